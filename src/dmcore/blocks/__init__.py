@@ -1,0 +1,1 @@
+"""The grid, extents and digests as values."""

@@ -1,0 +1,48 @@
+from uuid import UUID
+
+import pytest
+
+from dmcore.model.ids import (
+    NO_IMAGE,
+    CycleId,
+    GroupId,
+    PlanId,
+    disk_id,
+    image_of,
+    point_id,
+    source_snapshot_name,
+)
+
+PLAN = PlanId(UUID(int=1))
+CYCLE = CycleId(UUID(int=2))
+GROUP = GroupId(UUID(int=3))
+
+
+def test_a_disk_keeps_its_id() -> None:
+    assert disk_id(PLAN, "web-01", "scsi0:0") == disk_id(PLAN, "web-01", "scsi0:0")
+
+
+@pytest.mark.parametrize(
+    ("machine", "disk"),
+    [("web-02", "scsi0:0"), ("web-01", "scsi0:1"), ("web-0", "1scsi0:0")],
+)
+def test_another_disk_has_another_id(machine: str, disk: str) -> None:
+    assert disk_id(PLAN, machine, disk) != disk_id(PLAN, "web-01", "scsi0:0")
+
+
+def test_another_plan_gives_the_same_disk_another_id() -> None:
+    assert disk_id(PlanId(UUID(int=9)), "web-01", "scsi0:0") != disk_id(PLAN, "web-01", "scsi0:0")
+
+
+def test_every_attempt_makes_the_same_point() -> None:
+    assert point_id(CYCLE, GROUP) == point_id(CYCLE, GROUP)
+    assert point_id(CYCLE, GROUP) != point_id(CYCLE, GroupId(UUID(int=4)))
+
+
+def test_an_image_is_named_by_its_cycle() -> None:
+    assert image_of(CYCLE) == CYCLE
+    assert image_of(CYCLE) != NO_IMAGE
+
+
+def test_a_source_snapshot_can_be_found_by_group_and_cycle() -> None:
+    assert source_snapshot_name(GROUP, CYCLE) == f"dmcore-{GROUP}-{CYCLE}"

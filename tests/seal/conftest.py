@@ -1,0 +1,8 @@
+import pytest
+
+from tests.seal.nonces import NonceRecorder
+
+
+@pytest.fixture
+def nonces() -> NonceRecorder:
+    return NonceRecorder()
