@@ -1,0 +1,87 @@
+"""What `begin` does with a cycle, decided from the state of its group alone: every pair of state and request."""
+
+from enum import StrEnum
+
+from dmcore.model.enums import Rung
+from dmcore.model.ids import NO_IMAGE
+from dmcore.model.phase import COMMITTED, FINISHED, Phase
+from dmcore.shadow.errors import BaseDiffers, CycleDropped, SizeChanged, StaleEpoch
+from dmcore.shadow.state import Cycle, CycleDisk, GroupState, ShadowImage
+
+
+class Answer(StrEnum):
+    """What becomes of a `begin`."""
+
+    START = "start"
+    """No cycle is open: this one is."""
+    REPLACE = "replace"
+    """Drop the one that is receiving, then start this one."""
+    CONTINUE = "continue"
+    """The same cycle and source snapshot: go on from what is durable."""
+    DROP = "drop"
+    """The same cycle, but its source snapshot is another one: it ends here."""
+    BUSY = "busy"
+    """Another cycle rolls forward: nothing may be started, nobody is to be fenced, this attempt may ask again."""
+    COMMITTED = "committed"
+    """This cycle is past SEALED: the attempt only cleans up."""
+
+
+def check_epoch(state: GroupState, cycle: Cycle) -> None:
+    """Fence: a lower epoch is refused, and the current one belongs to one cycle and one node.
+
+    Raises:
+        StaleEpoch: it is behind, or another's.
+    """
+    held = state.cycle
+    taken = cycle.epoch == state.epoch and held is not None and (held.id, state.node) != (cycle.id, cycle.node)
+    if cycle.epoch < state.epoch or taken:
+        raise StaleEpoch(group=str(state.group), epoch=cycle.epoch, current=state.epoch)
+
+
+def decide(state: GroupState, cycle: Cycle) -> Answer:
+    """What `begin` of this cycle means now.
+
+    Raises:
+        StaleEpoch: a newer attempt has fenced it off. CycleDropped: it was given up before.
+    """
+    check_epoch(state, cycle)
+    held = state.cycle
+    if held is None:
+        return Answer.START
+    if held.id == cycle.id:
+        return _same(state, held, cycle)
+    if held.phase in FINISHED:
+        return Answer.START
+    return Answer.REPLACE if held.phase is Phase.RECEIVING else Answer.BUSY
+
+
+def _same(state: GroupState, held: Cycle, cycle: Cycle) -> Answer:
+    if held.phase in COMMITTED:
+        return Answer.COMMITTED
+    if held.phase is Phase.DROPPED:
+        raise CycleDropped(group=str(state.group), cycle=str(cycle.id), problem=held.problem)
+    same_attempt = held.epoch == cycle.epoch and held.node == cycle.node
+    same_snapshot = held.snapshot_identity == cycle.snapshot_identity and held.disks == cycle.disks
+    return Answer.CONTINUE if same_snapshot and (held.resumable or same_attempt) else Answer.DROP
+
+
+def check_disks(state: GroupState, cycle: Cycle) -> None:
+    """Whether each disk's plan fits its shadow.
+
+    Raises:
+        BaseDiffers: it was planned on another image. SizeChanged: the disk or its blocks have another size.
+    """
+    for disk, plan in cycle.disks.items():
+        image = state.images.get(disk)
+        held = image.image if image else NO_IMAGE
+        if plan.base_image != held or (plan.rung is Rung.SEED) != (image is None):
+            raise BaseDiffers(disk=str(disk), planned=str(plan.base_image), held=str(held))
+        if image is not None:
+            _check_size(str(disk), image, plan)
+
+
+def _check_size(disk: str, image: ShadowImage, plan: CycleDisk) -> None:
+    if image.disk_bytes != plan.disk_bytes:
+        raise SizeChanged(disk=disk, was=image.disk_bytes, now=plan.disk_bytes)
+    if image.block_bytes != plan.block_bytes:
+        raise SizeChanged(disk=f"{disk} (block size)", was=image.block_bytes, now=plan.block_bytes)

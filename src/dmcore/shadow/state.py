@@ -1,0 +1,149 @@
+"""A group's state file: the only commit point. Replaced whole, atomically; *dirty* is derived from it."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dmcore.model.enums import Consistency, Reason, Rung
+from dmcore.model.ids import NO_IMAGE, CycleId, DiskId, GroupId, ImageId, NodeId, PlanId
+from dmcore.model.phase import FINISHED, Phase, may_follow
+from dmcore.shadow.errors import PhaseImpossible, StateUnreadable
+from dmcore.shadow.storage import Storage
+
+STATE_FILE = "state.json"
+MAX_STATE_BYTES = 16 << 20
+
+
+class StateModel(BaseModel):
+    """Unknown keys mean another version wrote this: refuse, rather than lose them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ShadowImage(StateModel):
+    """What one disk's shadow holds."""
+
+    image: ImageId
+    token: str | None
+    """The source's tracking token for this image: deltas are asked since it."""
+    disk_bytes: int
+    block_bytes: int
+    dek_version: int
+    machine: str
+    label: str
+    unknown_blocks: int = 0
+
+
+class CycleDisk(StateModel):
+    """One disk's part of a cycle, as `begin` planned it and as it was sealed."""
+
+    machine: str
+    label: str
+    disk_bytes: int
+    block_bytes: int
+    rung: Rung
+    reason: Reason
+    base_image: ImageId
+    next_token: str | None
+    dek_version: int
+    expected_bytes: int = 0
+    covered_bytes: int = 0
+    log_bytes: int = 0
+    """The log's length at SEALED, 0 before: below it, damage is corruption."""
+    log_chain: int = 0
+
+
+class Cycle(StateModel):
+    """The open cycle, or the last one."""
+
+    id: CycleId
+    phase: Phase
+    epoch: int
+    node: NodeId
+    """The appliance that presented the epoch: nobody else goes on under it."""
+    snapshot_name: str
+    snapshot_identity: str
+    resumable: bool
+    source_time: datetime
+    consistency: Consistency
+    disks: dict[DiskId, CycleDisk]
+    problem: str = ""
+
+
+class GroupState(StateModel):
+    """All that is durable about a group beside its logs, maps, points and volumes."""
+
+    version: Literal[1] = 1
+    plan: PlanId
+    group: GroupId
+    target: str
+    """The target's alias in this connector's settings."""
+    epoch: int = 0
+    node: NodeId = NodeId("")
+    """The appliance that presented the newest epoch."""
+    images: dict[DiskId, ShadowImage] = Field(default_factory=dict)
+    cycle: Cycle | None = None
+
+    @property
+    def open_cycle(self) -> Cycle | None:
+        """The cycle that has not ended, if there is one."""
+        return self.cycle if self.cycle and self.cycle.phase not in FINISHED else None
+
+    @property
+    def dirty(self) -> bool:
+        """Whether shadows may be half patched: never snapshotted, exported or attached then."""
+        return self.cycle is not None and self.cycle.phase is Phase.SEALED
+
+    def image_of(self, disk: DiskId) -> ImageId:
+        """What a disk's shadow holds; NO_IMAGE if it has none."""
+        return self.images[disk].image if disk in self.images else NO_IMAGE
+
+    def at(self, phase: Phase, **changes: object) -> "GroupState":
+        """This state with its cycle in the next phase, and with other fields of the cycle changed.
+
+        Raises:
+            PhaseImpossible: it may not follow. A fault of dmcore, never written to disk.
+        """
+        if self.cycle is None or not may_follow(self.cycle.phase, phase):
+            before = self.cycle.phase if self.cycle else "no cycle"
+            raise PhaseImpossible(group=str(self.group), before=before, after=phase)
+        return self.model_copy(update={"cycle": self.cycle.model_copy(update={"phase": phase, **changes})})
+
+    def with_images(self, images: dict[DiskId, ShadowImage]) -> "GroupState":
+        """This state with other images."""
+        return self.model_copy(update={"images": images})
+
+    def with_epoch(self, epoch: int, node: NodeId) -> "GroupState":
+        """This state under an epoch, which its open cycle then is under too."""
+        moved = {"epoch": epoch, "node": node}
+        cycle = self.cycle.model_copy(update=moved) if self.cycle and self.open_cycle else self.cycle
+        return self.model_copy(update={**moved, "cycle": cycle})
+
+
+def load_state(folder: Path) -> GroupState:
+    """Read a group's state.
+
+    Raises:
+        StateUnreadable: it is missing, damaged, or of another version.
+    """
+    path = folder / STATE_FILE
+    try:
+        return GroupState.model_validate_json(path.read_bytes()[:MAX_STATE_BYTES])
+    except (OSError, ValidationError) as error:
+        raise StateUnreadable(path=str(path), problem=what_is_wrong(error)) from error
+
+
+def save_state(storage: Storage, folder: Path, state: GroupState) -> None:
+    """Replace a group's state. When this returns, it is so; if it raises, either may be."""
+    storage.replace(folder / STATE_FILE, state.model_dump_json(indent=1).encode())
+
+
+def what_is_wrong(error: Exception) -> str:
+    """The problem of a file that could not be read or is not of the model, for its error's message."""
+    return (
+        "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+        if isinstance(error, ValidationError)
+        else str(error)
+    )

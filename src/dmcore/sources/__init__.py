@@ -1,0 +1,1 @@
+"""Sources: snapshot machines, say what changed since a token, read. No compression, keys, TLS or jobs."""

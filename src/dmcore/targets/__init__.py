@@ -1,0 +1,1 @@
+"""Targets: a volume to write, a snapshot of it. Nothing of compression, keys, TLS or jobs."""

@@ -1,0 +1,284 @@
+"""docs/staging-log.md is true: its tables, and the commit table against what a cycle really writes."""
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dmcore.blocks import extents as ex
+from dmcore.blocks.constants import DIGEST_BYTES
+from dmcore.errors import all_errors
+from dmcore.model.phase import TRANSITIONS, Phase
+from dmcore.seal import constants
+from dmcore.shadow import errors, records, redo, segments
+from dmcore.shadow.places import GroupPlaces
+from dmcore.shadow.records import RecordType
+from dmcore.shadow.state import STATE_FILE, Cycle, CycleDisk, GroupState, ShadowImage, StateModel, load_state
+from tests.shadow.faults import SteppedStorage, SteppedTarget, Trigger, cut
+from tests.shadow.group_lab import (
+    BLOCK,
+    DISK_A,
+    GROUP,
+    DiskContent,
+    GroupLab,
+    Sender,
+    content,
+    coverage_of,
+    cycle_id,
+)
+from tests.shadow.test_crash_gaps import FAILED, REPLACED, WAY, send_spoiled
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs/staging-log.md").read_text()
+SIZE = 8 * BLOCK
+
+Call = tuple[str, str]
+"""The phase that the state file had, and the call."""
+
+
+def section(number: int) -> str:
+    return TEXT.split(f"\n## {number}. ")[1].split("\n## ")[0]
+
+
+def tables(number: int, columns: str) -> Iterator[list[str]]:
+    """The rows of all the section's tables that have these columns."""
+    for part in section(number).split(f"| {columns} |\n")[1:]:
+        for row in part.split("\n", 1)[1].split("\n\n")[0].splitlines():
+            yield [cell.strip() for cell in row.strip("|").split("|")]
+
+
+# Formats
+
+
+def generic(path: Path) -> str:
+    values = {str(GROUP): "<group>", str(cycle_id(1)): "<cycle>", str(DISK_A): "<disk>", "0000000a": "<number>"}
+    return re.sub("|".join(values), lambda found: values[found[0]], str(path))
+
+
+def test_the_places() -> None:
+    named = {row[0].strip("`") for row in tables(1, "place | holds")}
+    places = GroupPlaces(Path("<state_dir>/groups/<group>"), Path("<staging>"), GROUP)
+    segment = segments.segment_path(places.log(cycle_id(1), DISK_A), 10)
+    assert segment.name == "seg-0000000a.log"
+    expected = {places.folder / STATE_FILE, places.digest_map(DISK_A), places.points / "<point>.json", segment}
+    assert {generic(path) for path in expected} <= named
+    assert places.volume(DISK_A) == str(DISK_A)
+
+
+def test_the_record_header() -> None:
+    rows = list(tables(2, "offset | size | field | value"))
+    sizes = [struct.calcsize(f">{code}") for code in re.findall(r"\d*[a-zA-Z]", records.HEADER.format.lstrip(">"))]
+    flat = [4, 1, 1, 2, 8, 8, 8, 16, 8, 8]
+    assert sum(sizes) == sum(flat) == records.HEADER_BYTES
+    at = 0
+    for (offset, size, *_), expected in zip(rows, flat, strict=True):
+        assert (int(offset), int(size)) == (at, expected)
+        at += expected
+    values = {row[2]: row[3] for row in rows}
+    assert values["magic"] == f"`{records.MAGIC.decode()}`"
+    assert int(values["version"]) == records.VERSION
+    assert values["type"] == ", ".join(f"{kind.value} {kind.name}" for kind in RecordType)
+    assert int(values["reserved"]) == 0
+    assert records.MAX_BODY_BYTES == (8 << 20) + 2048 * 72
+    assert values["body length"].endswith("8 MiB + 2,048 x 72")
+    assert f"A record is a header of {records.HEADER_BYTES} bytes" in section(2)
+
+
+def test_a_record_has_its_fields_where_the_table_says() -> None:
+    header, chain = records.pack(RecordType.BATCH, b"body", 4096, 2048, b"s" * 16, 7)
+    at = {row[2]: (int(row[0]), int(row[1])) for row in tables(2, "offset | size | field | value")}
+    found = {field: header[offset : offset + size] for field, (offset, size) in at.items()}
+    assert (found["magic"], found["salt"]) == (b"DMLR", b"s" * 16)
+    numbers = {field: int.from_bytes(value, "big") for field, value in found.items()}
+    assert [numbers[field] for field in ("type", "body length", "position", "durable_to")] == [2, 4, 4096, 2048]
+    assert (numbers["body hash"], numbers["chain"]) == (records.body_hash(b"body"), chain)
+    assert chain == records.chain_of(7, header)
+
+
+def test_the_stream_record() -> None:
+    rows = list(tables(2, "offset | size | field"))
+    header = constants.STREAM_HEADER_BYTES
+    assert [row[:2] for row in rows] == [["0", str(header)], [str(header), "8"], [str(header + 8), "the rest"]]
+
+
+def test_the_limits() -> None:
+    assert segments.SEGMENT_BYTES == 64 << 20
+    assert "when it is 64 MiB or longer" in section(2)
+    assert (redo.ROUND_BYTES, redo.ROUND_FRAMES) == (256 << 20, 65_536)
+    assert "at most 256 MiB or 65,536 frames" in section(9)
+    assert section(6).strip().split("\n", 1)[1].strip().startswith(f"{DIGEST_BYTES} bytes a block")
+
+
+def test_the_state_file() -> None:
+    named = {row[0]: set(re.findall(r"`(\w+)`", row[1])) for row in tables(5, "in | fields")}
+    models: dict[str, type[StateModel]] = {
+        "the state": GroupState,
+        "an image": ShadowImage,
+        "the cycle": Cycle,
+        "a disk of the cycle": CycleDisk,
+    }
+    assert named == {name: set(model.model_fields) for name, model in models.items()}
+    assert GroupState.model_fields["version"].default == 1
+
+
+def test_the_error_codes() -> None:
+    codes = {error.code for error in all_errors() if error.__module__ == errors.__name__}
+    named = set(re.findall(r"`([a-z]+\.[a-z]+(?:-[a-z]+)*)`", TEXT)) - {"state.json", "staging.path"}
+    assert named <= codes
+
+
+# Phases
+
+
+def phase_of(name: str) -> Phase:
+    return Phase[name.strip()]
+
+
+def test_the_phases() -> None:
+    rows = list(tables(8, "phase | promise | may become"))
+    found = {phase_of(row[0]): frozenset(map(phase_of, filter(None, row[2].split(",")))) for row in rows}
+    assert found == TRANSITIONS
+
+
+# The commit table
+
+COLUMNS = "step | what | call | phase | a crash behind it: what is there, and what the next start does"
+STEPS = {row[0]: (row[3], row[2].strip("`")) for row in tables(9, COLUMNS)}
+ALWAYS = {"pwritev", "fdatasync", "fallocate", "sync_dir", "delete volume", "volume created", "snapshot made"}
+"""Calls that come many times, or are parts of another: the table names some of them, each must come in its place."""
+
+
+class Recorder(Trigger):
+    """Every durable call, with the phase that the state file had."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(None, cut)
+        self.root = root
+        self.calls: list[Call] = []
+
+    def step(self, what: str) -> None:
+        super().step(what)
+        phase = "none"
+        if (self.root / "state" / STATE_FILE).exists():
+            cycle = load_state(self.root / "state").cycle
+            phase = cycle.phase if cycle else "none"
+        name = what.replace(str(DISK_A), "<disk>")
+        self.calls.append((phase, re.sub(r"[0-9a-f-]{36}\.json", "<point>.json", name)))
+
+
+class Recorded:
+    """A lab of one disk that is recorded."""
+
+    def __init__(self, root: Path) -> None:
+        self.recorder = Recorder(root)
+        storage = SteppedStorage(self.recorder)
+        self.lab = GroupLab(root, storage)
+        (root / "target").mkdir()
+        self.lab.target = SteppedTarget(root / "target", storage)
+        self.shadow = self.lab.open()
+        self.disk = content(1, SIZE)
+        self.recorder.calls.clear()
+
+    def begin(self, number: int) -> Cycle:
+        cycle = self.lab.plan(self.shadow, number, {DISK_A: self.disk})
+        self.shadow.begin(cycle)
+        return cycle
+
+    def seal(self, cycle: Cycle, extents: ex.Extents) -> None:
+        self.shadow.commit(cycle.id, cycle.epoch, {DISK_A: coverage_of(self.disk, extents)})
+
+    def roll_forward(self) -> None:
+        while self.shadow.advance(lambda _: self.recorder.step("publish")) is not None:
+            pass
+
+    def seed(self) -> list[Call]:
+        """A seed of one batch."""
+        cycle = self.begin(1)
+        sender = Sender(self.shadow, cycle, DISK_A, self.disk)
+        sender.start()
+        sender.send(ex.whole(SIZE), batch_blocks=8)
+        self.seal(cycle, ex.whole(SIZE))
+        self.roll_forward()
+        return self.recorder.calls
+
+    def close(self) -> None:
+        self.shadow.close()
+        self.lab.close()
+        assert isinstance(self.lab.storage, SteppedStorage)
+        self.lab.storage.cache.end(lambda _: False)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Iterator[Recorded]:
+    held = Recorded(tmp_path)
+    yield held
+    held.close()
+
+
+def steps(*names: str) -> list[Call]:
+    return [STEPS[name] for name in names]
+
+
+def in_order(expected: list[Call], calls: list[Call]) -> bool:
+    left = iter(calls)
+    return all(call in left for call in expected)
+
+
+def telling(calls: list[Call]) -> list[Call]:
+    return [call for call in calls if call[1] not in ALWAYS]
+
+
+def test_a_seed_makes_exactly_the_steps_of_the_table(recorded: Recorded) -> None:
+    calls = recorded.seed()
+    table = steps(*(str(number) for number in range(1, 22)))
+    assert telling(calls) == telling(table)
+    assert in_order(table, calls)
+
+
+def test_a_delta_leaves_the_first_steps_out(recorded: Recorded) -> None:
+    recorded.seed().clear()
+    cycle = recorded.begin(2)
+    sender = Sender(recorded.shadow, cycle, DISK_A, recorded.disk)
+    changed = recorded.disk.change(2)
+    sender.start()
+    sender.send(changed)
+    recorded.seal(cycle, changed)
+    recorded.roll_forward()
+    before = Phase.RECLAIMED
+    table = [(before, STEPS["3"][1]), *steps(*(str(number) for number in range(4, 22)))]
+    assert telling(recorded.recorder.calls) == telling(table)
+    assert in_order(table, recorded.recorder.calls)
+
+
+def test_a_cycle_without_changes_makes_no_log(recorded: Recorded) -> None:
+    recorded.seed().clear()
+    recorded.seal(recorded.begin(2), ex.empty())
+    recorded.roll_forward()
+    left_out = {"1", "2", "3", "4", "5", "6", "7", "8", "10", "11", "12", "13"}
+    table = steps(*(str(number) for number in range(1, 22) if str(number) not in left_out))
+    assert telling(recorded.recorder.calls)[1:] == telling(table)
+
+
+def test_the_exits(recorded: Recorded) -> None:
+    recorded.seed().clear()
+    cycle = recorded.begin(2)
+    Sender(recorded.shadow, cycle, DISK_A, recorded.disk)
+    recorded.recorder.calls.clear()
+    recorded.shadow.drop("an operator dropped it")
+    assert telling(recorded.recorder.calls) == steps("D1", "D2")
+    cycle = recorded.begin(3)
+    send_spoiled(recorded.shadow, cycle, DISK_A, DiskContent(recorded.disk.data), ex.whole(2 * BLOCK))
+    recorded.seal(cycle, ex.whole(2 * BLOCK))
+    recorded.recorder.calls.clear()
+    recorded.roll_forward()
+    assert telling(recorded.recorder.calls) == steps("F1", "F2")
+
+
+def test_every_phase_of_the_table_is_one_that_the_sweeps_stop_in() -> None:
+    """And the other way round: what the sweeps of test_crash_gaps.py must find is all that the table has."""
+    in_table = {Phase(phase) for phase, _ in STEPS.values() if phase != "none"}
+    assert in_table <= WAY | REPLACED | FAILED
+    assert set(Phase) == WAY | REPLACED | FAILED
+    assert set(Phase) - in_table == {Phase.RECLAIMED}

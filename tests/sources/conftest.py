@@ -1,0 +1,5 @@
+"""File systems for the sources' tests."""
+
+from tests.filesystems import xfs
+
+__all__ = ["xfs"]
