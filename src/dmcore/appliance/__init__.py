@@ -1,0 +1,1 @@
+"""The Replication Appliance: takes a job, snapshots, asks what changed, reads, seals, sends."""

@@ -1,0 +1,184 @@
+"""One control connection: an attempt's `state`, `begin` and `commit`."""
+
+from dataclasses import dataclass
+
+from dmcore.connector.bindings import Bindings
+from dmcore.connector.errors import NotBegun
+from dmcore.connector.groups import Groups
+from dmcore.connector.keyring import PlanKeyring
+from dmcore.connector.roller import Roller
+from dmcore.connector.senders import Senders
+from dmcore.connector.tickets import Presented, TicketGate
+from dmcore.model.ids import DiskId, point_id
+from dmcore.model.names import NodeName
+from dmcore.model.phase import ANSWERED, FINISHED, Phase
+from dmcore.node.clock import Clock
+from dmcore.shadow.admission import Answer
+from dmcore.shadow.group import GroupShadow
+from dmcore.shadow.state import Cycle, CycleDisk, GroupState, ShadowImage
+from dmcore.wire.coding import ReceivedMessage
+from dmcore.wire.connection import Connection
+from dmcore.wire.errors import ProtocolError
+from dmcore.wire.messages import (
+    BeginAnswer,
+    BeginReply,
+    BeginRequest,
+    CommitReply,
+    CommitRequest,
+    DiskPlan,
+    DiskState,
+    OpenCycle,
+    StateReply,
+    StateRequest,
+)
+
+IDLE_S = 3600.0
+"""How long an attempt may read and send between two words on its control connection."""
+COMMIT_WAIT_S = 1.0
+"""How long a `commit` waits for the cycle's end before it answers with progress."""
+
+ANSWERS = {
+    Answer.START: BeginAnswer.RECEIVING,
+    Answer.REPLACE: BeginAnswer.RECEIVING,
+    Answer.CONTINUE: BeginAnswer.RECEIVING,
+    Answer.BUSY: BeginAnswer.BUSY,
+    Answer.COMMITTED: BeginAnswer.COMMITTED,
+}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every session works with."""
+
+    groups: Groups
+    keyring: PlanKeyring
+    bindings: Bindings
+    gate: TicketGate
+    roller: Roller
+    senders: Senders
+    clock: Clock
+
+
+class ControlSession:
+    """Belongs to its connection's thread."""
+
+    def __init__(self, connection: Connection, peer: NodeName, desk: Desk) -> None:
+        self._connection, self._peer, self._desk = connection, peer, desk
+        self._shadow: GroupShadow | None = None
+        self._epoch = 0
+
+    def run(self) -> None:
+        """Answer until the appliance closes. Raises what ends the session."""
+        while (received := self._connection.receive(IDLE_S)) is not None:
+            message = received.message if isinstance(received, ReceivedMessage) else None
+            if isinstance(message, StateRequest):
+                self._connection.send_message(self._state(message))
+            elif isinstance(message, BeginRequest):
+                self._connection.send_message(self._begin(message))
+            elif isinstance(message, CommitRequest):
+                self._connection.send_message(self._commit(message))
+            else:
+                raise ProtocolError(peer=self._connection.peer, problem="not a message of a control connection")
+
+    def _state(self, request: StateRequest) -> StateReply:
+        shadow = self._desk.groups.find(request.group, request.plan)
+        if shadow is None:
+            return StateReply(busy=False, epoch=0, cycle=None, disks=())
+        self._desk.bindings.require_site(request.plan, self._peer.site)
+        reply = state_reply(shadow.state)
+        if reply.busy:  # an appliance that hears so waits: what has stopped must not stay so
+            self._desk.roller.start(shadow)
+        return reply
+
+    def _begin(self, request: BeginRequest) -> BeginReply:
+        shadow = self._admit(request)
+        answer = shadow.begin(self._cycle(request))
+        self._shadow, self._epoch = shadow, request.epoch
+        if answer in {Answer.BUSY, Answer.COMMITTED}:
+            self._desk.roller.start(shadow)
+        cycle = shadow.state.cycle
+        phase = cycle.phase if cycle else Phase.RECEIVING
+        return BeginReply(answer=ANSWERS[answer], phase=phase, epoch=shadow.state.epoch)
+
+    def _admit(self, request: BeginRequest) -> GroupShadow:
+        """Ticket and binding first: nothing is made on behalf of a peer before both have passed."""
+        known = self._desk.groups.find(request.group, request.plan)
+        highest = Presented(known.state.epoch, known.state.node or None) if known else Presented()
+        ticket = self._desk.gate.check(
+            request.ticket, node=self._peer.node, plan=request.plan, group=request.group, cycle=request.cycle,
+            highest=highest, now=self._desk.clock(),
+        )  # fmt: skip
+        if ticket.epoch != request.epoch:
+            raise NotBegun(problem=f"the ticket is of epoch {ticket.epoch}, the begin of {request.epoch}")
+        machines = [disk.machine for disk in request.disks]
+        self._desk.groups.require_target(request.target)
+        self._desk.bindings.require(request.plan, request.group, self._peer.site, machines, request.target)
+        return self._desk.groups.ensure(request.group, request.plan, request.target)
+
+    def _cycle(self, request: BeginRequest) -> Cycle:
+        version = self._desk.keyring.current(request.plan).dek_version
+        return Cycle(
+            id=request.cycle, phase=Phase.RECEIVING, epoch=request.epoch, node=self._peer.node,
+            snapshot_name=request.snapshot_name, snapshot_identity=request.snapshot_identity,
+            resumable=request.resumable, source_time=request.source_time, consistency=request.consistency,
+            disks={plan.disk: cycle_disk(plan, version) for plan in request.disks},
+        )  # fmt: skip
+
+    def _commit(self, request: CommitRequest) -> CommitReply:
+        shadow = self._shadow
+        if shadow is None:
+            raise NotBegun(problem="commit before begin")
+        named = {DiskId(each.disk): bytes.fromhex(each.sha256) for each in request.coverages}
+        shadow.commit(request.cycle, self._epoch, named)
+        self._desk.roller.start(shadow)
+        self._desk.roller.wait(shadow, COMMIT_WAIT_S)
+        return self._progress(shadow)
+
+    def _progress(self, shadow: GroupShadow) -> CommitReply:
+        state = shadow.state
+        cycle = state.cycle
+        if cycle is None:
+            raise NotBegun(problem="the group has no cycle")
+        has_point = cycle.phase in ANSWERED - {Phase.FAILED, Phase.DROPPED}
+        total_bytes = sum(disk.log_bytes for disk in cycle.disks.values())
+        applying = cycle.phase is Phase.SEALED
+        return CommitReply(
+            phase=cycle.phase,
+            done_bytes=self._desk.roller.done_bytes(state.group) if applying else total_bytes,
+            total_bytes=total_bytes,
+            point=point_id(cycle.id, state.group) if has_point else None,
+            problem=cycle.problem,
+        )
+
+
+def state_reply(state: GroupState) -> StateReply:
+    """What an appliance is told of a group."""
+    cycle = state.cycle
+    opened = None
+    if cycle is not None and cycle.phase not in FINISHED:
+        opened = OpenCycle(
+            cycle=cycle.id,
+            phase=cycle.phase,
+            snapshot_identity=cycle.snapshot_identity,
+            snapshot_name=cycle.snapshot_name,
+        )
+    busy = opened is not None and opened.phase is not Phase.RECEIVING
+    disks = tuple(_disk_state(disk, image) for disk, image in state.images.items())
+    return StateReply(busy=busy, epoch=state.epoch, cycle=opened, disks=disks)
+
+
+def _disk_state(disk: DiskId, image: ShadowImage) -> DiskState:
+    return DiskState(
+        disk=disk, image=image.image, token=image.token, disk_bytes=image.disk_bytes, block_bytes=image.block_bytes,
+        unknown_blocks=image.unknown_blocks,
+    )  # fmt: skip
+
+
+def cycle_disk(plan: DiskPlan, dek_version: int) -> CycleDisk:
+    """A disk's part of a cycle as it is kept."""
+    return CycleDisk(
+        machine=plan.machine, label=plan.label, disk_bytes=plan.disk_bytes, block_bytes=plan.block_bytes,
+        rung=plan.rung,
+        reason=plan.reason, base_image=plan.base_image, next_token=plan.next_token, dek_version=dek_version,
+        expected_bytes=plan.expected_bytes,
+    )  # fmt: skip

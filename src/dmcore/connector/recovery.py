@@ -1,0 +1,83 @@
+"""Giving a recovery point back: its disks as sparse files in a folder, each whole and synced before it has its name."""
+
+import os
+import re
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from dmcore.blocks import extents as ex
+from dmcore.connector.errors import RecoveryRefused
+from dmcore.model.ids import DiskId
+from dmcore.native.patching import BlockIO
+from dmcore.node.files import fsync_dir
+from dmcore.shadow.points import Point, PointDisk
+from dmcore.targets.base import Readable, Target
+
+PIECE_BYTES = 4 << 20
+
+Progress = Callable[[int], None]
+
+
+class RecoveredDisk(BaseModel):
+    """Where a disk of a point was put."""
+
+    disk: DiskId
+    machine: str
+    label: str
+    path: Path
+    disk_bytes: int
+
+
+def recover_point(point: Point, target: Target, folder: Path, progress: Progress) -> list[RecoveredDisk]:
+    """Write every disk of a point into a folder, which is made if it is not there. Nothing is overwritten.
+
+    Raises:
+        RecoveryRefused: a file is there already, or the folder cannot be written. TargetError: reading failed.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+        return [_recover_disk(disk, target, folder, progress) for disk in point.disks]
+    except FileExistsError as error:
+        raise RecoveryRefused(path=str(error.filename), problem="is there already; nothing is overwritten") from error
+    except OSError as error:
+        problem = f"{error.strerror or error}; free space, or name another folder"
+        raise RecoveryRefused(path=str(error.filename or folder), problem=problem) from error
+
+
+def file_name(disk: PointDisk) -> str:
+    """A name that tells the disk; labels are the source's words, so nothing of a path is left in them."""
+    words = [re.sub(r"[^A-Za-z0-9_-]+", "_", word).strip("_") for word in (disk.machine, disk.label)]
+    return ".".join([*(word[:64] for word in words if word), str(disk.disk)[:8], "img"])
+
+
+def _recover_disk(disk: PointDisk, target: Target, folder: Path, progress: Progress) -> RecoveredDisk:
+    path = folder / file_name(disk)
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(0, "exists", str(path))
+    partial = path.with_name(f".{path.name}.partial")
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, disk.disk_bytes)
+        with closing(target.open_snapshot(disk.snapshot)) as image:
+            _copy(image, fd, progress)
+        os.fsync(fd)
+        partial.rename(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(fd)
+    fsync_dir(folder)
+    return RecoveredDisk(disk=disk.disk, machine=disk.machine, label=disk.label, path=path, disk_bytes=disk.disk_bytes)
+
+
+def _copy(image: Readable, fd: int, progress: Progress) -> None:
+    buffer, io = memoryview(bytearray(PIECE_BYTES)), BlockIO()
+    for offset, length in ex.split(image.allocated(), PIECE_BYTES).tolist():
+        piece = buffer[:length]
+        image.read_into(offset, piece)
+        io.append(fd, b"", piece, offset)
+        progress(length)

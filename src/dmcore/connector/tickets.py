@@ -1,0 +1,89 @@
+"""Whether a ticket lets this node begin this cycle here. The control plane signs, the connector judges."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from dmcore.api.tickets import Ticket, verify_ticket
+from dmcore.connector.trust_errors import EpochStale, TicketForOther
+from dmcore.model.ids import CycleId, GroupId, NodeId, PlanId
+from dmcore.node.errors import FileBroken
+from dmcore.node.files import read_state
+
+
+@dataclass(frozen=True)
+class Presented:
+    """The highest epoch that was ever presented for a group, and by which node (None: not kept)."""
+
+    epoch: int = 0
+    node: NodeId | None = None
+
+
+@dataclass(frozen=True)
+class TicketGate:
+    """One connector's. `key` is the pinned public key of whoever may sign tickets."""
+
+    key: Ed25519PublicKey
+    connector: NodeId
+
+    def check(
+        self,
+        text: str,
+        *,
+        node: NodeId,
+        plan: PlanId,
+        group: GroupId,
+        cycle: CycleId,
+        highest: Presented,
+        now: datetime,
+    ) -> Ticket:
+        """The ticket, if the node of the peer's certificate may begin this cycle under it.
+
+        Its expiry counts when its epoch is presented for the first time. From then on that node goes on under
+        it until a higher epoch is presented, so that a lost control plane stops no cycle.
+
+        Raises:
+            TicketForged, TicketMalformed, TicketExpired: see `verify_ticket`.
+            TicketForOther: of another connector, node, plan, group or cycle, or its epoch is another node's.
+            EpochStale: a higher epoch is known, and named.
+        """
+        ticket = verify_ticket(self.key, text)
+        self._require_ours(ticket, node, plan, group, cycle)
+        if ticket.epoch < highest.epoch:
+            raise EpochStale(group=str(group), epoch=ticket.epoch, current=highest.epoch)
+        if ticket.epoch > highest.epoch:
+            ticket.require_fresh(now)
+        elif highest.node not in {None, node}:
+            raise TicketForOther(what=f"epoch {ticket.epoch} of node", claimed=str(highest.node), used=node)
+        return ticket
+
+    def _require_ours(self, ticket: Ticket, node: NodeId, plan: PlanId, group: GroupId, cycle: CycleId) -> None:
+        pairs = [
+            ("connector", ticket.connector, self.connector),
+            ("node", ticket.node, node),
+            ("plan", ticket.plan, plan),
+            ("group", ticket.group, group),
+            ("cycle", ticket.cycle, cycle),
+        ]
+        for what, claimed, used in pairs:
+            if claimed != used:
+                raise TicketForOther(what=what, claimed=str(claimed), used=str(used))
+
+
+def load_ticket_key(path: Path) -> Ed25519PublicKey:
+    """The pinned key, from the PEM file that the configuration names.
+
+    Raises:
+        FileBroken: not there, or not an Ed25519 public key.
+    """
+    try:
+        key = load_pem_public_key(read_state(path))
+    except (FileNotFoundError, ValueError, UnsupportedAlgorithm) as problem:
+        raise FileBroken(path=str(path), problem=f"not a public key in PEM ({problem})") from problem
+    if not isinstance(key, Ed25519PublicKey):
+        raise FileBroken(path=str(path), problem="not an Ed25519 key")
+    return key
