@@ -1,7 +1,5 @@
 """Whole cycles against the oracle: what was at the source is what a point gives back."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -44,20 +42,6 @@ from tests.shadow.group_lab import (
 
 SIZE_A = 64 * 4096
 SIZE_B = 33 * 4096 + 512
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[GroupLab]:
-    held = GroupLab(tmp_path)
-    yield held
-    held.close()
-
-
-@pytest.fixture
-def shadow(lab: GroupLab) -> Iterator[GroupShadow]:
-    held = lab.open()
-    yield held
-    held.close()
 
 
 def seed(lab: GroupLab, shadow: GroupShadow, number: int = 1) -> dict[str, DiskContent]:

@@ -1,8 +1,5 @@
 """What redo does with frames that do not open, and how the next cycle heals them."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -33,20 +30,6 @@ from tests.shadow.group_lab import (
 )
 
 SIZE = 64 * BLOCK
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[GroupLab]:
-    held = GroupLab(tmp_path)
-    yield held
-    held.close()
-
-
-@pytest.fixture
-def shadow(lab: GroupLab) -> Iterator[GroupShadow]:
-    held = lab.open()
-    yield held
-    held.close()
 
 
 def seed(lab: GroupLab, shadow: GroupShadow, held: DiskContent) -> None:

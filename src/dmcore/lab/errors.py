@@ -70,6 +70,17 @@ class JobFailed(DmcoreError):
 
 
 @dataclass(eq=False)
+class DemoNeedsRoom(ConfigurationError):
+    """The demo's directory has too little free space: better told before than in the middle."""
+
+    code = "demo.room"
+    template = "{path}: {free_mib} MiB are free and the demo needs about {needed_mib}; name another --workdir"
+    path: str
+    free_mib: int
+    needed_mib: int
+
+
+@dataclass(eq=False)
 class DemoDiffers(IntegrityError):
     """A recovered disk is not what the source was. This must never happen: keep the directory and report it."""
 

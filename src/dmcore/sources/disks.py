@@ -64,7 +64,7 @@ def check_disk(fd: int, path: Path) -> int:
     if not disk_bytes:
         raise SourceUnfit(path=str(path), problem="empty")
     if disk_bytes % SECTOR_BYTES:
-        problem = f"{disk_bytes} bytes are no multiple of {SECTOR_BYTES}; is it a raw disk image?"
+        problem = f"{disk_bytes} bytes are no multiple of {SECTOR_BYTES}; this is no raw disk image"
         raise SourceUnfit(path=str(path), problem=problem)
     return disk_bytes
 

@@ -1,0 +1,1 @@
+"""Stages, the library calls that bound them, and pure Python beside both: behind `benchmarks/`."""

@@ -1,0 +1,5 @@
+"""`python -m dmctl`."""
+
+from dmctl.main import main
+
+main()
