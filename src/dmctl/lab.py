@@ -1,7 +1,6 @@
 """`dmctl lab`: a whole deployment in one directory, to try, to show, to test."""
 
 import json
-import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -92,9 +91,10 @@ def cycle(directory: Path, machines: tuple[str, ...], resync: str | None, as_jso
       dmctl lab cycle /tmp/lab web1 --json
     """
     held = layout.open_lab(directory)
+    processes.require_up(held)  # before a job is made that nobody would take
     wish = Rung(resync) if resync else None
     _, path = held.new_job(list(machines) or all_machines(held), datetime.now(UTC), resync=wish)
-    report = processes.wait_for_report(held, path, threading.Event())
+    report = processes.wait_for_report(held, path)
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:

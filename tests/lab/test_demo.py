@@ -157,6 +157,9 @@ def test_the_five_minute_tour(tmp_path: Path) -> None:
     disk.write_bytes(np.random.default_rng(5).bytes(2 << 20))
     config = ("--config", root / "connector.toml")
     with lab_up(root):
+        disk.rename(root / "disk0.img")
+        assert "no machine to protect" in dmctl("lab", "cycle", root, code=2).stderr
+        (root / "disk0.img").rename(disk)
         assert "web1" in dmctl("lab", "cycle", root, COLUMNS="160").stdout
         points = json.loads(dmctl("connector", "points", *config, "--json").stdout)["points"]
         assert len(points) == 1
@@ -173,7 +176,8 @@ def test_no_lab_there(tmp_path: Path) -> None:
     assert "dmctl lab init" in dmctl("lab", "up", tmp_path, code=3).stderr
     dmctl("lab", "init", tmp_path / "lab")
     assert "is not empty" in dmctl("lab", "init", tmp_path / "lab", code=3).stderr
-    assert "no machine to protect" in dmctl("lab", "cycle", tmp_path / "lab", code=2).stderr
+    assert "dmctl lab up" in dmctl("lab", "cycle", tmp_path / "lab", code=8).stderr
+    assert list((tmp_path / "lab" / "jobs").iterdir()) == []
 
 
 def test_a_connector_that_does_not_come_up_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What the demo says of its points, and that it says so when one is wrong."""
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 from dmcore.errors import ExitCode
 from dmcore.lab import demo
 from dmcore.lab.demo import Demo, ShownPoint, require_room
-from dmcore.lab.errors import DemoDiffers, DemoNeedsRoom, JobFailed, NodeFailed
+from dmcore.lab.errors import DemoDiffers, DemoNeedsRoom, JobFailed, LabDown, NodeFailed
 from dmcore.lab.filesystem import sha256_of
 from dmcore.lab.layout import make_lab
 from dmcore.lab.processes import start_connector, wait_for_report
@@ -54,9 +53,11 @@ def test_a_job_that_failed_is_told_with_its_own_code(tmp_path: Path) -> None:
     error = '{"code": "source.changed", "message": "it changed", "exit_code": 5}'
     (lab.jobs / "failed" / "00000001.error.json").write_text(error)
     with pytest.raises(JobFailed, match="it changed") as raised:
-        wait_for_report(lab, lab.jobs / "00000001.json", threading.Event())
+        wait_for_report(lab, lab.jobs / "00000001.json")
     assert (raised.value.code, raised.value.exit_code) == ("source.changed", ExitCode.SOURCE)
-    stopped = threading.Event()
-    stopped.set()
-    with pytest.raises(KeyboardInterrupt):
-        wait_for_report(lab, lab.jobs / "00000002.json", stopped)
+
+
+def test_nobody_waits_for_a_lab_that_is_down(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path / "lab")
+    with pytest.raises(LabDown, match="dmctl lab up"):
+        wait_for_report(lab, lab.jobs / "00000001.json")

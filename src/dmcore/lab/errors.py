@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dmcore.errors import ConfigurationError, DmcoreError, ExitCode, IntegrityError
+from dmcore.errors import ConfigurationError, ConnectionFailed, DmcoreError, ExitCode, IntegrityError
 
 
 @dataclass(eq=False)
@@ -20,6 +20,15 @@ class LabMissing(ConfigurationError):
 
     code = "lab.missing"
     template = "{path}: no lab here; make one with `dmctl lab init {path}`"
+    path: str
+
+
+@dataclass(eq=False)
+class LabDown(ConnectionFailed):
+    """Nobody runs the lab's nodes, so nobody takes its jobs."""
+
+    code = "lab.down"
+    template = "{path}: the lab is not up; run `dmctl lab up {path}` in another terminal"
     path: str
 
 

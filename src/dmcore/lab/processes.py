@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dmcore.appliance.pairing import load_pairings
 from dmcore.connector.errors import ConnectorNotRunning
 from dmcore.connector.operator import PairTokenRequest, StatusRequest, ask
 from dmcore.errors import ExitCode
-from dmcore.lab.errors import JobFailed, NodeFailed
+from dmcore.lab.errors import JobFailed, LabDown, NodeFailed
 from dmcore.lab.layout import SITE_SOURCE, Lab
 from dmcore.node.files import make_dir
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.05
+REPORT_POLL_S = 0.2
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -117,7 +119,7 @@ def pair_appliance(lab: Lab) -> None:
 
 def is_paired(lab: Lab) -> bool:
     """Whether the appliance has a pairing."""
-    return any((lab.root / "appliance" / "pairings").glob("*/pairing.json"))
+    return bool(load_pairings(lab.root / "appliance"))
 
 
 def start_job(lab: Lab, job: Path) -> "subprocess.Popen[str]":
@@ -156,22 +158,32 @@ def _follow(lab: Lab, process: "subprocess.Popen[str]", on_progress: OnProgress)
     raise NodeFailed(name="appliance", problem=problem, log=str(log))
 
 
-def wait_for_report(lab: Lab, job: Path, stopped: threading.Event) -> dict[str, Any]:
+def require_up(lab: Lab) -> None:
+    """Whether somebody runs the lab. Raises LabDown."""
+    try:
+        ask(lab.connector_socket, StatusRequest())
+    except ConnectorNotRunning as down:
+        raise LabDown(path=str(lab.root)) from down
+
+
+def wait_for_report(lab: Lab, job: Path) -> dict[str, Any]:
     """What `lab up`'s appliance made of a job file.
 
     Raises:
-        JobFailed: the job ended in an error.
+        JobFailed: the job ended in an error. LabDown: the lab went down meanwhile; its next start takes the job.
     """
     report = lab.jobs / "done" / f"{job.stem}.report.json"
     failed = lab.jobs / "failed" / f"{job.stem}.error.json"
-    while not stopped.wait(POLL_S):
+    waited = threading.Event()
+    while True:
         if report.exists():
             found: dict[str, Any] = json.loads(report.read_text())
             return found
         if failed.exists():
             error = json.loads(failed.read_text())
             raise JobFailed(str(error["message"]), str(error["code"]), ExitCode(error["exit_code"]))
-    raise KeyboardInterrupt
+        require_up(lab)
+        waited.wait(REPORT_POLL_S)
 
 
 def environment() -> dict[str, str]:
