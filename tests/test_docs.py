@@ -1,14 +1,17 @@
 """The documents name things that are there: links, files, commands, settings."""
 
+import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import click
 import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from dmcore.control.settings import ControlPlaneSettings
+from dmcore.host.address import Address
 from dmcore.node.settings import ApplianceSettings, ConnectorSettings
 from dmctl.main import root
 from tests.source_tree import ROOT
@@ -77,7 +80,7 @@ def flat(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
             default = "required" if field.default is PydanticUndefined else field.default
             found[prefix + name] = default
         else:
-            alias = "" if inner[0] is field.annotation else "ALIAS."
+            alias = "ALIAS." if get_origin(field.annotation) is dict else ""
             found |= flat(inner[0], f"{prefix}{name}.{alias}")
     return found
 
@@ -96,20 +99,32 @@ def as_written(default: Any) -> str:
         return ""
     if isinstance(default, int) and default >= MIB:
         return f"{default // MIB} MiB"
-    if isinstance(default, str):
+    if isinstance(default, tuple):
+        return f"`{json.dumps(default)}`"
+    if isinstance(default, str | Address):
         return f"`{default}`"
     return f"{default:g}"
 
 
 @pytest.mark.parametrize(
-    ("title", "model"),
-    [("Appliance", ApplianceSettings), ("Connector", ConnectorSettings)],
-    ids=["appliance", "connector"],
+    ("titles", "model"),
+    [
+        (("Both kinds of node", "Appliance"), ApplianceSettings),
+        (("Both kinds of node", "Connector"), ConnectorSettings),
+        (("Control plane",), ControlPlaneSettings),
+    ],
+    ids=["appliance", "connector", "control"],
 )
-def test_every_key_of_the_settings_is_described(title: str, model: type[BaseModel]) -> None:
-    written = described("Both kinds of node") | described(title)
+def test_every_key_of_the_settings_is_described(titles: tuple[str, ...], model: type[BaseModel]) -> None:
+    written = {key: default for title in titles for key, default in described(title).items()}
     settings = flat(model)
     assert written.keys() == settings.keys()
-    none = {"staging.path": "`state_dir/staging`", "staging.quota_bytes": "none"}
+    none = {
+        "control.ticket_key": "the enrolment's",
+        "database": "SQLite in `state_dir`",
+        "metrics.listen": "none",
+        "staging.path": "`state_dir/staging`",
+        "staging.quota_bytes": "none",
+    }
     expected = {key: none[key] if default is None else as_written(default) for key, default in settings.items()}
     assert written == expected

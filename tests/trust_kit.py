@@ -19,7 +19,7 @@ from dmcore.connector.paired import PairedList
 from dmcore.connector.pairing import PairingDesk
 from dmcore.connector.pairing_server import PairingServer
 from dmcore.connector.pairing_tokens import TokenStore, make_token
-from dmcore.node.address import Address
+from dmcore.host.address import Address
 from dmcore.node.identity import Identity, load_identity
 from dmcore.wire.tls import pairing_server_context
 

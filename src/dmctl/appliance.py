@@ -1,23 +1,23 @@
 """`dmctl appliance`: pair it with a connector, and run its jobs."""
 
-import sys
 from pathlib import Path
 
 import click
 
 from dmcore.appliance import pairing
 from dmcore.appliance.agent import Appliance, load_job
-from dmcore.node import logs
+from dmcore.host import logs
+from dmcore.model.enums import Role
 from dmcore.node.identity import load_identity
 from dmcore.node.settings import load_appliance
+from dmctl.enrolling import enroll_command, token_text
 from dmctl.follow import follow_folder
 from dmctl.options import config_option, json_option
 from dmctl.output import print_json, print_pairs
 from dmctl.running import Runner
+from dmctl.serving import serve_appliance
 from dmctl.stopping import Stop
 from dmctl.views import View, failures_shown, log_stream, make_view
-
-MAX_TOKEN_BYTES = 64 << 10
 
 
 @click.group()
@@ -46,7 +46,7 @@ def pair(token: str | None, token_file: Path | None, config: Path, as_json: bool
       dmctl appliance pair - --config appliance.toml < token
       dmctl appliance pair --token-file token --config appliance.toml
     """
-    text = _token_text(token, token_file)
+    text = token_text(token, token_file)
     settings = load_appliance(config)
     paired = pairing.pair(text, load_identity(settings.state_dir), settings.site, settings.state_dir)
     facts = {"connector": paired.connector, "address": str(paired.address), "site": paired.site}
@@ -55,15 +55,6 @@ def pair(token: str | None, token_file: Path | None, config: Path, as_json: bool
     else:
         click.echo("Paired.")
         print_pairs(dict(facts))
-
-
-def _token_text(token: str | None, token_file: Path | None) -> str:
-    if (token is None) == (token_file is None):
-        raise click.UsageError("give the token once: as TOKEN, as - for standard input, or with --token-file")
-    if token_file is not None:
-        with token_file.open(encoding="utf-8", errors="replace") as file:
-            return file.read(MAX_TOKEN_BYTES).strip()
-    return sys.stdin.read(MAX_TOKEN_BYTES).strip() if token == "-" else str(token)  # noqa: S105 - no secret
 
 
 @appliance.command()
@@ -80,23 +71,30 @@ def _token_text(token: str | None, token_file: Path | None) -> str:
 def run(
     ctx: click.Context, jobs: tuple[Path, ...], follow: Path | None, as_events: bool, as_json: bool, config: Path
 ) -> None:
-    """Run the cycles of the job files JOBS, in this order. The first that fails ends the command.
+    """Serve the control plane that this appliance is enrolled at, until it is stopped: take jobs, several at a time.
+
+    While the control plane does not answer, the last known plans are run by their schedule, and reported later.
+
+    With JOBS, run the cycles of these job files instead, in this order. The first that fails ends the command.
 
     With --follow, the *.json files of a directory are taken in the order of their names: put them there by renaming.
     Each goes to done/ beside its NAME.report.json, or to failed/ beside its NAME.error.json. A stopped one stays.
 
-    Ctrl-C or SIGTERM ends the cycle where it is, with exit code 130 (0 for a SIGTERM with --follow). A next
-    attempt of the cycle sends only what is not durable at the connector, if the source has kept its snapshot.
+    Ctrl-C or SIGTERM ends the cycle where it is, with exit code 130 (0 for a SIGTERM, unless it is JOBS that run).
+    A next attempt of the cycle sends only what is not durable at the connector, if the source has kept its snapshot.
 
     \b
     Example:
+      dmctl appliance run --config appliance.toml
       dmctl appliance run job.json --config appliance.toml
       dmctl appliance run --follow /var/lib/dmcore/jobs --events --config appliance.toml
     """
-    if not jobs and follow is None:
-        raise click.UsageError("name a job file, or a directory with --follow")
     if as_events and as_json:
         raise click.UsageError("choose one of --events and --json")
+    if not jobs and follow is None:
+        if as_events or as_json:
+            raise click.UsageError("--events and --json are for job files: name one, or a directory with --follow")
+        ctx.exit(serve_appliance(config))
     view = make_view(as_events=as_events, as_json=as_json)
     with Stop() as stop:
         with failures_shown(view):
@@ -114,3 +112,6 @@ def _run(config: Path, jobs: tuple[Path, ...], follow: Path | None, view: View, 
             runner.run(job)
         if follow is not None:
             follow_folder(follow, runner, as_json=as_json)
+
+
+appliance.add_command(enroll_command(Role.APPLIANCE, load_appliance))

@@ -1,4 +1,4 @@
-"""From a command line to a request of the connector that runs on this machine."""
+"""From a command line to a request: of the connector that runs on this machine, or of the control plane."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,6 +8,9 @@ from pydantic import BaseModel, ValidationError
 
 from dmcore.connector.daemon import SOCKET_FILE
 from dmcore.node.settings import load_connector
+
+MAX_SHOWN = 80
+"""Of what somebody typed, in a message."""
 
 AnyRequest = TypeVar("AnyRequest", bound=BaseModel)
 
@@ -23,4 +26,8 @@ def request_of(kind: type[AnyRequest], **typed: Any) -> AnyRequest:
         return kind(**typed)
     except ValidationError as refused:
         first = refused.errors(include_url=False)[0]
-        raise click.UsageError(f"{first['loc'][0]} {first['input']!r}: {first['msg']}") from None
+        if not first["loc"]:  # of several fields together
+            raise click.UsageError(first["msg"]) from None
+        place, said = ".".join(map(str, first["loc"])), repr(first["input"])
+        cut = said if len(said) <= MAX_SHOWN else f"{said[:MAX_SHOWN]}…"
+        raise click.UsageError(f"{place} {cut}: {first['msg']}") from None

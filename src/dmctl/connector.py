@@ -1,5 +1,7 @@
 """`dmctl connector`: run one, and ask the one that runs through its local socket."""
 
+import os
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ from dmcore.connector.operator import (
     VerifyRequest,
     ask,
 )
-from dmcore.node import logs
+from dmcore.host import logs
+from dmcore.model.enums import Role
 from dmcore.node.settings import load_connector
-from dmctl import connector_trust
+from dmctl import connector_points, connector_trust
 from dmctl.asking import socket_of
+from dmctl.enrolling import enroll_command
 from dmctl.names import find_group, find_point
 from dmctl.options import config_option, json_option
 from dmctl.output import age, moment, print_json, print_pairs, print_table, short_ids, size
@@ -51,11 +55,20 @@ def serve(ctx: click.Context, config: Path) -> None:
     """
     settings = load_connector(config)
     logs.configure(settings.logging)
+    problems: list[Exception] = []
+
+    def ended(problem: Exception) -> None:
+        """Called in another thread: wakes the wait below."""
+        problems.append(problem)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     with Stop() as stop:
-        with Connector(settings) as running:
+        with Connector(settings, ended=ended) as running:
             click.echo(f"connector {running.trust.identity.node} at {settings.site}")
             click.echo(f"serves appliances on {running.server.address}, pairing on {running.pairing.address}")
             stop.wait()
+        for problem in problems:
+            raise problem
         ctx.exit(stop.exit_code)
 
 
@@ -76,7 +89,7 @@ def points(config: Path, as_json: bool) -> None:
         return
     now = datetime.now(UTC)
     names = short_ids([point["id"] for point in found])
-    columns = ["point", "source time", "age", "consistency", "disks", "size", "rung"]
+    columns = ["point", "source time", "age", "consistency", "disks", "size", "rung", "state", "verified"]
     rows = [[names[point["id"]], *_point_row(point, now)] for point in found]
     print_table(f"Recovery points: {len(found)}", columns, rows, ["age", "disks", "size"])
 
@@ -85,7 +98,13 @@ def _point_row(point: dict[str, Any], now: datetime) -> list[str]:
     disks, time = point["disks"], point["source_time"]
     total = size(sum(disk["disk_bytes"] for disk in disks))
     rungs = ", ".join(sorted({disk["rung"] for disk in disks}))
-    return [moment(time), age(time, now), point["consistency"], str(len(disks)), total, rungs]
+    row = [moment(time), age(time, now), point["consistency"], str(len(disks)), total, rungs]
+    return [*row, _state(point), age(point["verified_at"], now) if point["verified_at"] else "-"]
+
+
+def _state(point: dict[str, Any]) -> str:
+    state = "expiring" if point["expiring"] else point["state"]
+    return ", ".join([state, *(flag for flag in ("preserved", "locked") if point[flag])])
 
 
 @connector.command()
@@ -187,5 +206,6 @@ def drop(group: str, config: Path, as_json: bool) -> None:
     print_pairs({name: answer[name] or "-" for name in ("group", "cycle", "phase", "problem", "points")})
 
 
-for command in connector_trust.COMMANDS:
+for command in (*connector_trust.COMMANDS, *connector_points.COMMANDS):
     connector.add_command(command)
+connector.add_command(enroll_command(Role.CONNECTOR, load_connector))

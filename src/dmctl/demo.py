@@ -15,6 +15,7 @@ from rich.table import Table
 
 from dmcore.lab import demo as lab_demo
 from dmcore.lab.demo import Demo, ShownPoint
+from dmctl.codes import exit_code_of
 
 BYTES = {
     "read_bytes": "read from the source",
@@ -76,7 +77,7 @@ class ConsoleNarrator:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 @click.option("--keep", is_flag=True, help="Leave the lab's directory, and say how to go on from there.")
 def demo(image: Path | None, workdir: Path | None, as_json: bool, keep: bool) -> None:
-    """Replicate a real disk twice between two real processes, recover both points, compare.
+    """Replicate a real disk twice through a control plane, an appliance and a connector, recover both points, compare.
 
     By default the disk is an ext4 file system made of this machine's files (about 3 GiB of free space are needed).
 
@@ -91,7 +92,7 @@ def demo(image: Path | None, workdir: Path | None, as_json: bool, keep: bool) ->
     try:
         narrator = ConsoleNarrator(console)
         with narrator.live():
-            points = Demo(folder, image, narrator).run()
+            points = Demo(folder, image, narrator, exit_code_of).run()
     except KeyboardInterrupt:
         if made and not keep:
             lab_demo.clean(folder)
@@ -158,9 +159,10 @@ def next_steps(folder: Path) -> str:
     return "\n".join(
         [
             f"\nThe lab is in {folder}. Go on from there:",
-            f"  dmctl lab up {folder}                       # both nodes, until Ctrl-C",
-            f"  dmctl lab cycle {folder}                    # in another terminal: one more cycle",
-            f"  dmctl connector points {config}",
+            f"  dmctl lab up {folder}                       # all three roles, until Ctrl-C",
+            f"  export DMCTL_PROFILE={folder}/login.json    # in another terminal: its operator",
+            "  dmctl plan run demo --wait                  # one more cycle",
+            "  dmctl status",
             f"  dmctl connector recover latest --to DIR {config}",
         ]
     )

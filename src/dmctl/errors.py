@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from dmcore.errors import ConfigurationError, DmcoreError, ExitCode, RefusedError
+from dmcore.errors import ConfigurationError, DmcoreError, ExitCode, IntegrityError, RefusedError, TrustError
 
 
 @dataclass(eq=False)
 class NameUnknown(RefusedError):
-    """No point, group or node begins with what the operator typed."""
+    """Nothing has, or begins with, the name that the operator typed."""
 
     code = "name.unknown"
-    template = "no {noun} {name!r}; `dmctl connector {listing}` lists them"
+    template = "no {noun} {name!r}; `dmctl {listing}` lists them"
     noun: str
     name: str
     listing: str
@@ -18,7 +18,7 @@ class NameUnknown(RefusedError):
 
 @dataclass(eq=False)
 class NameAmbiguous(RefusedError):
-    """Several points, groups or nodes begin with what the operator typed."""
+    """Several begin with what the operator typed."""
 
     code = "name.ambiguous"
     template = "{count} {noun}s begin with {name!r}: {some}; type more of the id"
@@ -26,6 +26,51 @@ class NameAmbiguous(RefusedError):
     name: str
     count: int
     some: str
+
+
+@dataclass(eq=False)
+class NotLoggedIn(ConfigurationError):
+    """A command for the control plane, and no profile."""
+
+    code = "login.missing"
+    template = "no control plane is known here ({path} is not there); `dmctl login URL` first"
+    path: str
+
+
+@dataclass(eq=False)
+class FingerprintUnconfirmed(TrustError):
+    """Nobody said that this certificate is the control plane's."""
+
+    code = "login.unconfirmed"
+    template = (
+        "{url} shows the certificate {fingerprint}, and nobody confirmed it; compare it with what the control plane"
+        " printed at its start, then give it with --fingerprint, or give --ca-file"
+    )
+    url: str
+    fingerprint: str
+
+
+@dataclass(eq=False)
+class NotConfirmed(RefusedError):
+    """What is lost for good is deleted only by who names it."""
+
+    code = "delete.unconfirmed"
+    template = "nothing was deleted: {noun} {name} was not confirmed; type {expected}, or give --yes"
+    noun: str
+    name: str
+    expected: str
+
+
+@dataclass(eq=False)
+class WatchInterrupted(DmcoreError):
+    """Ctrl-C while jobs were watched. They know nothing of it."""
+
+    code = "watch.interrupted"
+    exit_code = ExitCode.INTERRUPTED
+    permanent = False
+    template = "still under way: {jobs}; `dmctl job watch {first}` looks again, `dmctl job cancel {first}` ends it"
+    jobs: str
+    first: str
 
 
 @dataclass(eq=False)
@@ -66,3 +111,12 @@ class Unexpected(DmcoreError):
     template = "{kind}: {problem}; this is a fault of dmcore: run again with DMCTL_DEBUG=1 for the traceback"
     kind: str
     problem: str
+
+
+@dataclass(eq=False)
+class AuditBroken(IntegrityError):
+    """The audit log is not as it was written."""
+
+    code = "audit.broken"
+    template = "entry {number} of the audit log is missing or was changed; compare the database with its copies"
+    number: int

@@ -28,7 +28,7 @@ ADVICE = {
     ExitCode.CONNECTION: "Check that the other side runs and can be reached, then try again.",
     ExitCode.REFUSED: "It will be refused again until that is changed.",
     ExitCode.BUSY: "Try again when the other is done.",
-    ExitCode.INTERRUPTED: "Run the job again, or let the scheduler do it.",
+    ExitCode.INTERRUPTED: "Nothing is lost: run it again when you like.",
 }
 """What to do next, by family. The message itself names the object and often says more."""
 
@@ -65,19 +65,23 @@ def tell(error: Exception, *, as_json: bool) -> ExitCode:
     """Print an error to standard error; returns what to exit with."""
     if os.environ.get(DEBUG):
         traceback.print_exception(error)
-    known = understood(error)
+    return say(fields(error), as_json=as_json)
+
+
+def say(problem: dict[str, Any], *, as_json: bool) -> ExitCode:
+    """Print what `fields` gives to standard error; returns what to exit with."""
     if as_json:
-        click.echo(json.dumps({"error": fields(known)}), err=True)
+        click.echo(json.dumps({"error": problem}), err=True)
     else:
-        _tell_person(known)
-    return known.exit_code
+        _say_to_person(problem)
+    return ExitCode(problem["exit_code"])
 
 
-def _tell_person(error: DmcoreError) -> None:
+def _say_to_person(problem: dict[str, Any]) -> None:
     """Three lines on a terminal. One in a log, so that its last line says what happened."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    correlation = f", correlation {error.correlation}" if error.correlation else ""
-    message = Text.assemble(("error: ", "bold red"), printable(str(error)))
-    about = Text(f"[{error.code}, exit code {int(error.exit_code)}{correlation}]", style="dim")
+    correlation = f", correlation {problem['correlation']}" if problem["correlation"] else ""
+    message = Text.assemble(("error: ", "bold red"), printable(problem["message"]))
+    about = Text(f"[{problem['code']}, exit code {problem['exit_code']}{correlation}]", style="dim")
     between = ("\n  ", "\n  ") if sys.stderr.isatty() else (". ", " ")
-    console.print(Text.assemble(message, between[0], ADVICE[error.exit_code], between[1], about))
+    console.print(Text.assemble(message, between[0], ADVICE[ExitCode(problem["exit_code"])], between[1], about))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dmcore.appliance.agent import load_job
-from dmcore.node.files import fsync_dir, make_dir, replace_file
+from dmcore.host.files import fsync_dir, make_dir, replace_file
 from dmctl import failures
 from dmctl.errors import Interrupted
 from dmctl.running import Runner

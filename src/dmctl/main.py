@@ -10,17 +10,31 @@ import click
 import structlog
 
 from dmcore.errors import ExitCode
-from dmcore.node import logs
-from dmcore.node.settings import LogLevel, LogSettings
+from dmcore.host import logs
+from dmcore.host.settings import LogLevel, LogSettings
 from dmctl import failures
 
 COMMANDS = {
     "appliance": "dmctl.appliance",
+    "audit": "dmctl.audit",
+    "completion": "dmctl.completion",
     "connector": "dmctl.connector",
+    "control": "dmctl.control",
     "demo": "dmctl.demo",
+    "event": "dmctl.event",
+    "job": "dmctl.job",
+    "join": "dmctl.join",
     "key": "dmctl.key",
     "lab": "dmctl.lab",
+    "login": "dmctl.login",
+    "logout": "dmctl.login",
+    "node": "dmctl.node",
+    "plan": "dmctl.plan",
+    "point": "dmctl.point",
+    "site": "dmctl.site",
     "source": "dmctl.source",
+    "status": "dmctl.status",
+    "token": "dmctl.token",
     "version": "dmctl.version",
 }
 """Each is the object of its own name in its module, imported when it is used."""
@@ -80,6 +94,7 @@ def root() -> None:
     \b
     Example:
       dmctl demo
+      dmctl plan run web --wait
       dmctl connector points --config connector.toml
     """
     logs.configure(LogSettings(level=LogLevel.WARNING))  # the nodes' own commands go by their configuration

@@ -15,3 +15,4 @@ config_option = click.option(
     help="The node's configuration file.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with exact numbers.")
+wait_option = click.option("--wait", is_flag=True, help="Show how far it is, and exit with what came of it.")

@@ -14,6 +14,8 @@ from rich.text import Text
 
 PIPE_WIDTH = 1000
 """Where there is no terminal, tables are as wide as they are: a pager or grep sees whole rows."""
+NOTHING = "-"
+"""What a cell says where there is nothing to say."""
 SHORT_ID_LENGTHS = (8, 13, 18, 23, 36)
 """An id is cut where a group of its digits ends."""
 
@@ -41,14 +43,24 @@ def size(count: int) -> str:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[str]) -> None:
     """A table on standard output; the columns of `numbers` are set to the right and never broken."""
     console = stdout()
+    console.print(heading(title), soft_wrap=True)
+    console.print(make_table(columns, rows, numbers))
+
+
+def heading(title: str) -> Text:
+    """What stands above a table."""
+    return Text(printable(title), style="bold")
+
+
+def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[str]) -> Table:
+    """The table of `print_table`, to be drawn elsewhere."""
     made = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
         right = column in numbers
         made.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=right)
     for row in rows:
         made.add_row(*(Text(printable(str(cell))) for cell in row))
-    console.print(Text(printable(title), style="bold"), soft_wrap=True)
-    console.print(made)
+    return made
 
 
 def print_pairs(rows: dict[str, object]) -> None:
@@ -79,14 +91,27 @@ def short_ids(ids: Sequence[str]) -> dict[str, str]:
     return {each: each for each in ids}
 
 
-def moment(text: str) -> str:
-    """A time of a JSON answer, in UTC, to the second."""
-    return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+def moment(time: datetime | str | None) -> str:
+    """A time (as text: one of a JSON answer), in UTC, to the second."""
+    if time is None:
+        return NOTHING
+    at = datetime.fromisoformat(time) if isinstance(time, str) else time
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def age(text: str, now: datetime) -> str:
-    """How long ago a time of a JSON answer is."""
-    seconds = max((now - datetime.fromisoformat(text)).total_seconds(), 0)
+def age(time: datetime | str | None, now: datetime) -> str:
+    """How long ago a time is."""
+    if time is None:
+        return NOTHING
+    at = datetime.fromisoformat(time) if isinstance(time, str) else time
+    return span((now - at).total_seconds())
+
+
+def span(seconds: float | None) -> str:
+    """A length of time for people: `12 min`."""
+    if seconds is None:
+        return NOTHING
+    seconds = max(seconds, 0)
     for unit, unit_seconds in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * unit_seconds:
             return f"{seconds / unit_seconds:.0f} {unit}"

@@ -13,10 +13,11 @@ HEAD = """\
 
 Every command and its options, as `--help` prints them. `tools/write-dmctl-docs` writes this file.
 
-`--config` names the node's configuration file ([configuration.md](configuration.md)); the variable `DMCTL_CONFIG`
-stands in for it. With `--json` a command prints one object with exact numbers, and an error as one on standard error:
-`{"error": {"code", "message", "exit_code", "permanent", "correlation"}}`. The exit codes are in the
-[README](../README.md#exit-codes). With `DMCTL_DEBUG=1` an error is preceded by its traceback.
+Commands for the control plane go by the profile that `dmctl login` leaves: `$DMCTL_PROFILE`, or
+`~/.config/dmcore/login.json`. `--config` names the node's configuration file ([configuration.md](configuration.md));
+the variable `DMCTL_CONFIG` stands in for it. With `--json` a command prints one object with exact numbers, and an
+error as one on standard error: `{"error": {"code", "message", "exit_code", "permanent", "correlation"}}`. The exit
+codes are in the [README](../README.md#exit-codes). With `DMCTL_DEBUG=1` an error is preceded by its traceback.
 """
 
 

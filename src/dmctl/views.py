@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
-from dmcore.appliance.progress import CycleProgress, CycleReport, Stage
+from dmcore.appliance.progress import CycleProgress, CycleReport
+from dmcore.model.enums import Stage
 from dmctl import failures
 from dmctl.output import print_report, printable, size, stdout
 

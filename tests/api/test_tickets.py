@@ -116,3 +116,9 @@ def test_no_jwt_at_all(text: str) -> None:
 def test_claims_are_fixed_when_made() -> None:
     with pytest.raises(ValidationError):
         Ticket.model_validate({**TICKET.model_dump(), "node": "short"})
+
+
+def test_a_header_nested_without_end() -> None:
+    nested = base64.urlsafe_b64encode(b'{"a":' + b"[" * 2000).decode().rstrip("=")
+    with pytest.raises(TicketMalformed):
+        verify_ticket(Ed25519PrivateKey.generate().public_key(), f"{nested}.e30.AA")

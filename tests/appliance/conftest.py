@@ -7,6 +7,7 @@ import pytest
 import stamina
 import structlog
 
+from dmcore.appliance import cycle
 from tests.appliance.cycle_lab import CycleLab
 from tests.filesystems import xfs
 
@@ -17,7 +18,8 @@ ATTEMPTS = 3
 
 
 @pytest.fixture(autouse=True)
-def no_waiting() -> Iterator[None]:
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(cycle, "FIRST_WAIT_S", 0.0)
     stamina.set_testing(True, attempts=ATTEMPTS)
     yield
     stamina.set_testing(False)

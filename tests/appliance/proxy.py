@@ -8,7 +8,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-from dmcore.node.address import Address
+from dmcore.host.address import Address
 
 PIECE_BYTES = 64 << 10
 

@@ -8,14 +8,16 @@ import pytest
 
 from dmcore.appliance.agent import Appliance, load_job, make_pools, open_alias
 from dmcore.appliance.errors import Cancelled, JobUnreadable
-from dmcore.appliance.progress import CycleProgress, Stage
+from dmcore.appliance.progress import CycleProgress
 from dmcore.appliance.queue import PAGE_BYTES
 from dmcore.appliance.reading import BATCH_BYTES
+from dmcore.host.errors import NodeRunning
 from dmcore.keys import local
 from dmcore.keys.errors import KekNotPinned, WrongKek
 from dmcore.keys.local import LocalKek
+from dmcore.model.enums import Stage
 from dmcore.native.sealing import worst_case_bytes
-from dmcore.node.errors import AliasUnknown, NodeRunning, PathOutsideRoots
+from dmcore.node.errors import AliasUnknown, PathOutsideRoots
 from dmcore.node.pairing_errors import NotPaired
 from dmcore.node.settings import ApplianceSettings, KekSettings, load_appliance
 from dmcore.sources.tracking import start_tracking

@@ -7,9 +7,9 @@ import pytest
 
 from dmcore.appliance.link import Link
 from dmcore.errors import ExitCode
+from dmcore.host.address import Address
+from dmcore.host.errors import FileBroken
 from dmcore.model.ids import NodeId
-from dmcore.node.address import Address
-from dmcore.node.errors import FileBroken
 from dmcore.node.identity import load_identity
 from dmcore.wire.calls import Channel
 from dmcore.wire.connection import Connection

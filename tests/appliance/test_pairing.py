@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from dmcore.appliance.pairing import load_pairing, load_pairings, pair
 from dmcore.connector.pairing import PairingDesk
 from dmcore.errors import DmcoreError
+from dmcore.host.address import Address
+from dmcore.host.errors import FileBroken
 from dmcore.model.ids import NodeId
-from dmcore.node.address import Address
-from dmcore.node.errors import FileBroken
 from dmcore.node.identity import Identity, load_identity
 from dmcore.node.pairing_errors import (
     AuthorityMismatch,

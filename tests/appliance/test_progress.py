@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from dmcore.appliance.progress import CycleProgress, CycleReport, DiskStats, Stage
-from dmcore.model.enums import Consistency, Reason, Rung
+from dmcore.appliance.progress import CycleProgress, CycleReport, DiskStats
+from dmcore.model.enums import Consistency, Reason, Rung, Stage
 from dmcore.model.ids import CycleId, DiskId, GroupId, PlanId, PointId
 
 DISK = DiskId(UUID(int=7))

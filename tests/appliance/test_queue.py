@@ -109,6 +109,21 @@ class TestPool:
             pool.take(stopped)
         assert pool.free == 1
 
+    def test_a_free_one_goes_to_who_holds_the_fewest(self, threads: ThreadPoolExecutor) -> None:
+        """A pump that sends slowly and has filled the pool does not keep the others to its own speed."""
+        pool = BufferPool(3, 100)
+        slow, fast = Loan(pool, threading.Event()), Loan(pool, threading.Event())
+        buffers = [slow.take() for _ in range(3)]
+        hungry = threads.submit(slow.take)
+        waiting(pool._changed, 1)
+        served = threads.submit(fast.take)
+        waiting(pool._changed, 2)
+        slow.give_back(buffers[0])
+        assert served.result(TIMEOUT_S) is buffers[0]
+        assert not hungry.done()
+        fast.give_back(buffers[0])
+        assert hungry.result(TIMEOUT_S) is buffers[0]
+
 
 class TestLoan:
     def test_gives_back_what_is_left(self) -> None:

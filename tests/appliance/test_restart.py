@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dmcore.appliance import cycle, reading
-from dmcore.appliance.errors import Cancelled, ConnectorBusy, CycleFailed
+from dmcore.appliance.errors import Cancelled, ConnectorBusy, CycleFailed, EpochBehind
 from dmcore.appliance.progress import CycleReport
 from dmcore.connector import control_session
 from dmcore.connector.trust_errors import EpochStale
@@ -23,7 +23,7 @@ from dmcore.wire.disk_channel import DiskChannel
 from dmcore.wire.errors import PeerRefused
 from dmcore.wire.messages import Ack, CommitReply, CommitRequest, StateRequest
 from tests.appliance.cycle_lab import KIB, MIB, CycleLab, noise, only, text
-from tests.appliance.watched import Read, WatchedSource
+from tests.appliance.watched import Read, WatchedSnapshot, WatchedSource
 from tests.sources.faulty import FaultySource
 from tests.sources.labs import ImageLab
 from tests.sources.memory import MemorySource
@@ -136,8 +136,24 @@ class TestHalfway:
         newer = lab.next_attempt(job)
         with pytest.raises(SourceReadFailed):
             lab.run(failing_halfway(source), newer)
-        with pytest.raises(PeerRefused) as caught:
+        with pytest.raises(EpochBehind) as caught:
             lab.run(source, job)
+        assert (caught.value.code, caught.value.epoch, caught.value.current) == ("cycle.epoch-behind", 1, 2)
+        assert not caught.value.permanent
+        assert len(source.snapshots()) == 1
+
+    def test_one_that_is_fenced_off_before_its_begin_leaves_the_newer_ones_snapshot(self, lab: CycleLab) -> None:
+        source, job = memory(), lab.job()
+        newer = lab.next_attempt(job)
+
+        class Late(WatchedSource):
+            def find_snapshot(self, name: str) -> WatchedSnapshot | None:
+                with pytest.raises(SourceReadFailed):
+                    lab.run(failing_halfway(source), newer)
+                return super().find_snapshot(name)
+
+        with pytest.raises(PeerRefused) as caught:
+            lab.run(Late(source), job)
         assert caught.value.code == "ticket.epoch"
         assert len(source.snapshots()) == 1
 

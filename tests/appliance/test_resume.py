@@ -2,11 +2,14 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
 
 from dmcore.appliance import cycle, reading, transfer
+from dmcore.appliance.errors import Cancelled
+from dmcore.appliance.stop import Stop
 from dmcore.blocks import extents as ex
 from dmcore.blocks.extents import Extents
 from dmcore.connector import control_session
@@ -243,9 +246,34 @@ def test_an_interrupt_ends_the_disks_too(lab: CycleLab, source: WatchedSource, m
 def test_attempts_are_bounded_and_time_is_not() -> None:
     """A transfer that has run for hours gets as many attempts as one that has just begun."""
     options = cycle.RETRYING._context_kws
-    assert (options["attempts"], options["timeout"]) == (cycle.ATTEMPTS, None)
+    assert (options["attempts"], options["timeout"], options["wait_max"]) == (cycle.ATTEMPTS, None, 0)
     assert not cycle.is_lost_connection(ProtocolError(problem="it would be the same again"))
     assert cycle.is_lost_connection(PeerGone(peer="them", problem="gone"))
+
+
+@pytest.mark.parametrize("answered", [0, 1], ids=["before-the-snapshot", "in-the-transfer"])
+def test_a_stop_ends_the_pause_before_the_next_try(
+    lab: CycleLab, source: WatchedSource, monkeypatch: pytest.MonkeyPatch, answered: int
+) -> None:
+    monkeypatch.setattr(cycle, "FIRST_WAIT_S", 3600.0)
+    monkeypatch.setattr(cycle, "LONGEST_WAIT_S", 3600.0)
+    running, pausing, pause = lab.cycle(source), threading.Event(), Stop.pause
+
+    def noticed(self: Stop, wait_s: float) -> None:
+        if wait_s:
+            pausing.set()
+        pause(self, wait_s)
+
+    monkeypatch.setattr(Stop, "pause", noticed)
+    lab.proxy.limit(*[None] * answered, 0)
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(running.run)
+        assert pausing.wait(20)
+        running.cancel("the node stops")
+        with pytest.raises(Cancelled, match="the node stops"):
+            result.result(5)
+    assert lab.proxy.accepted == answered + 1
+    assert len(source.snapshots()) == answered
 
 
 def test_progress_while_the_connector_applies(

@@ -1,5 +1,7 @@
 """A wish to end reaches what is under way, and what begins later."""
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -60,6 +62,25 @@ def test_whoever_comes_later_is_told_at_once() -> None:
         assert told == ["one"]
     with raises_cancelled("one"), stop.connected(lambda: pytest.fail("connected")):
         pass
+
+
+class TestPause:
+    def test_takes_its_time(self) -> None:
+        began = time.monotonic()
+        Stop().pause(0.05)
+        assert time.monotonic() - began >= 0.05
+
+    def test_ends_at_once(self) -> None:
+        stop = Stop()
+        other = threading.Timer(0.05, stop.request, ["one"])
+        other.start()
+        began = time.monotonic()
+        with raises_cancelled("one"):
+            stop.pause(60)
+        with raises_cancelled("one"):
+            stop.pause(60)
+        assert time.monotonic() - began < 5
+        other.join()
 
 
 def test_stops_can_hang_on_each_other() -> None:

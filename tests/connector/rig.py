@@ -14,9 +14,9 @@ from dmcore.appliance.pairing import pair
 from dmcore.connector.daemon import SOCKET_FILE, Connector
 from dmcore.connector.errors import OperationRefused
 from dmcore.connector.operator import PointsRequest, Request, ask
+from dmcore.host.address import Address
 from dmcore.lab.layout import SITE_SOURCE, TARGET, Lab, make_lab
 from dmcore.model.ids import CycleId, GroupId, PlanId, PointId
-from dmcore.node.address import Address
 from dmcore.node.identity import load_identity
 from dmcore.node.settings import ConnectorSettings, StagingSettings, load_connector
 from dmcore.shadow.storage import Storage

@@ -6,9 +6,9 @@ import pytest
 
 from dmcore.connector.bindings import MAX_BOUND_MACHINES, Bindings
 from dmcore.connector.trust_errors import BindingRefused, BindingUnfit, PlanUnbound
+from dmcore.host.errors import FileBroken
+from dmcore.host.files import MAX_STATE_BYTES
 from dmcore.model.ids import GroupId, PlanId
-from dmcore.node.errors import FileBroken
-from dmcore.node.files import MAX_STATE_BYTES
 
 PLAN = PlanId(uuid4())
 WEB, MAIL = GroupId(uuid4()), GroupId(uuid4())

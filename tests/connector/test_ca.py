@@ -11,9 +11,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dmcore.connector.ca import open_authority
 from dmcore.connector.trust_errors import CsrRefused
+from dmcore.host.errors import FileBroken, FileExposed
 from dmcore.model.enums import Role
 from dmcore.model.names import NodeName, node_id_of
-from dmcore.node.errors import FileBroken, FileExposed
 from dmcore.node.identity import public_der
 from tests.trust_kit import OTHER_SITE, SITE, ConnectorKit, FakeClock, csr_of, make_connector, new_key
 

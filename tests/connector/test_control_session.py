@@ -10,12 +10,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dmcore.api.tickets import Ticket, sign_ticket
 from dmcore.connector.control_session import state_reply
 from dmcore.lab.layout import SITE_SOURCE, TARGET
-from dmcore.model.ids import CycleId, GroupId, NodeId, PlanId
-from dmcore.model.phase import Phase
+from dmcore.model.ids import CycleId, GroupId, NodeId, PlanId, point_id, successor_cycle
+from dmcore.model.phase import ANSWERED, Phase
 from dmcore.node.settings import TargetKind, TargetSettings
+from dmcore.shadow.admission import Answer
+from dmcore.shadow.group import GroupShadow
 from dmcore.shadow.state import GroupState
 from dmcore.wire.messages import BeginAnswer, CommitRequest, StateReply, StateRequest
-from tests.connector.appliance import Appliance
+from tests.connector.appliance import Appliance, Attempt
 from tests.connector.kit import Disk, refusal
 from tests.connector.rig import Rig, running
 from tests.wire.peers import free_order
@@ -60,6 +62,39 @@ def test_ticket_expired_or_in_use(tmp_path: Path) -> None:
         assert used.begin(ticket=tickets[0]).answer is BeginAnswer.RECEIVING
         assert refusal(lambda: unused.begin(ticket=tickets[1])).code == "ticket.expired"
         assert appliance.state().epoch == used.epoch
+
+
+def test_successors_of_a_lease(tmp_path: Path) -> None:
+    """Without a control plane: the ticket of the first cycle, long expired, carries those that follow it."""
+    with running(tmp_path / "lab") as appliance:
+        rig, disk = appliance.rig, Disk.make(appliance.rig.plan, "d0")
+        first = appliance.run(disk)
+        ticket = rig.ticket(appliance, first.cycle, first.epoch)
+        rig.clock.advance(hours=5)
+
+        def begin(number: int, **changes: Any) -> Attempt:
+            attempt = Attempt(appliance, (disk,), successor_cycle(first.cycle, number), first.epoch)
+            rig.wait_until_finished()
+            attempt.begin(ticket=ticket, successor=number, **changes)
+            return attempt
+
+        for number in (1, 2):
+            attempt = begin(number)
+            attempt.send(disk, [number])
+            assert attempt.finish().point is not None
+        assert refusal(lambda: begin(1)).code == "cycle.stale-epoch"
+        assert refusal(lambda: begin(3, cycle=first.cycle)).code == "ticket.other"
+        (shadow,) = rig.connector.groups.all()
+        assert (shadow.state.epoch, shadow.state.successor) == (first.epoch, 2)
+        rig.clock.advance(hours=-5)  # certificates are judged by the real time
+        rig.restart()
+        assert begin(3).reply
+        fresh = rig.ticket(appliance, first.cycle, first.epoch + 1)
+        with_fresh = Attempt(appliance, (disk,), successor_cycle(first.cycle, 4), first.epoch + 1)
+        assert refusal(lambda: with_fresh.begin(ticket=fresh, successor=4)).code == "ticket.successor"
+        rig.epoch = first.epoch
+        assert appliance.run(disk, carry=[1]).reply
+        assert refusal(lambda: begin(5)).code == "ticket.epoch"
 
 
 def test_ticket_forged(rig: Rig, appliance: Appliance, disk: Disk) -> None:
@@ -219,6 +254,59 @@ def test_a_new_attempt_at_a_committed_cycle_only_cleans_up(appliance: Appliance,
     reply = attempt.begin()
     assert (reply.answer, reply.phase) == (BeginAnswer.COMMITTED, Phase.RECLAIMED)
     assert attempt.commit().point is not None
+
+
+@pytest.mark.parametrize("later", ["finished", "receiving"])
+def test_a_cycle_that_has_its_point_is_not_made_again_after_a_later_one(
+    rig: Rig, appliance: Appliance, disk: Disk, later: str
+) -> None:
+    """Its outcome was lost. What is said is of the cycle that was asked for, and nothing of either is touched."""
+    first = appliance.run(disk)
+    before = rig.image_of(disk, first.cycle)
+    disk.data[: len(disk.block(0))] = b"\x55" * len(disk.block(0))
+    second = appliance.begin(disk)
+    second.send(disk, [0])
+    if later == "finished":
+        second.finish()
+    first.epoch = rig.next_epoch()
+    for _ in range(2):  # also once more under the same lease, after a lost connection
+        first.control = appliance.control()
+        reply = first.begin()
+        assert (reply.answer, reply.phase, reply.epoch) == (BeginAnswer.COMMITTED, Phase.RECLAIMED, first.epoch)
+        answer = first.commit()
+        assert (answer.phase, answer.point) == (Phase.RECLAIMED, point_id(first.cycle, rig.group))
+        assert (answer.done_bytes, answer.total_bytes, answer.problem) == (0, 0, "")
+    shadow = rig.connector.groups.get(rig.group)
+    assert shadow.state.cycle is not None
+    assert shadow.state.cycle.id == second.cycle
+    assert rig.image_of(disk, first.cycle) == before
+    if later == "receiving":
+        carried, second = second.carried, second.again()
+        second.carried = carried
+        assert second.finish().point == point_id(second.cycle, rig.group)
+    assert rig.image_of(disk, second.cycle) == bytes(disk.data)
+    assert shadow.catalogue.count() == 2
+
+
+def test_a_commit_speaks_of_its_own_cycle_when_a_later_one_begins_meanwhile(
+    rig: Rig, appliance: Appliance, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = appliance.begin(disk)
+    attempt.send(disk, disk.blocks)
+    wait, begun = rig.connector.roller.wait, list[Answer]()
+
+    def slowly(shadow: GroupShadow, timeout_s: float) -> Phase | None:
+        phase, held = wait(shadow, timeout_s), shadow.state.cycle
+        if not begun and phase in ANSWERED and held is not None:
+            rig.wait_until_finished()
+            new = {"id": CycleId(uuid4()), "epoch": rig.next_epoch(), "phase": Phase.RECEIVING, "disks": {}}
+            begun.append(shadow.begin(held.model_copy(update=new)))
+        return phase
+
+    monkeypatch.setattr(rig.connector.roller, "wait", slowly)
+    reply = attempt.commit()
+    assert begun == [Answer.START]
+    assert (reply.phase, reply.point) == (Phase.RECLAIMED, point_id(attempt.cycle, rig.group))
 
 
 def test_a_cycle_given_up_is_not_gone_on_with(appliance: Appliance, disk: Disk) -> None:

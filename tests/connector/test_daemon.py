@@ -1,21 +1,32 @@
 """A connector as a whole: what it takes, what it gives back, and that a start is a recovery."""
 
 import threading
+from contextlib import closing
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from dmcore.api.client_errors import ControlRefused
+from dmcore.api.server_trust import ServerTrust
+from dmcore.connector import daemon
 from dmcore.connector.daemon import Connector
-from dmcore.connector.errors import ListenFailed
+from dmcore.connector.errors import ListenFailed, TicketKeyMissing
+from dmcore.connector.operator import PreserveRequest, RecoverRequest, ask
+from dmcore.errors import ExitCode
+from dmcore.host.errors import FileBroken, NodeRunning
 from dmcore.keys.errors import KekNotPinned
+from dmcore.model.enums import Role
 from dmcore.model.phase import Phase
-from dmcore.node.errors import FileBroken, NodeRunning
+from dmcore.node.control_errors import NodeReplaced
+from dmcore.node.enrolment import Enrolment
 from dmcore.node.settings import ControlSettings, KekSettings
 from dmcore.targets.errors import FlushFailed
 from dmcore.targets.folder import FolderTarget
 from tests.connector.appliance import Appliance, Attempt
-from tests.connector.kit import TIMEOUT_S, Disk, refusal
-from tests.connector.rig import Rig
+from tests.connector.fake_control import UNREACHABLE, FakeNodeClient
+from tests.connector.kit import TIMEOUT_S, Disk, refusal, until
+from tests.connector.rig import Rig, newest
 from tests.fault_plan import FaultPlan
 
 
@@ -90,6 +101,94 @@ def test_no_ticket_key(rig: Rig) -> None:
     absent = rig.lab.root / "absent.pub"
     with pytest.raises(FileBroken, match=str(absent)):
         Connector(rig.settings.model_copy(update={"control": ControlSettings(ticket_key=absent)}))
+    rig.start()
+
+
+def test_neither_a_ticket_key_nor_an_enrolment(rig: Rig) -> None:
+    rig.stop()
+    with pytest.raises(TicketKeyMissing, match=r"dmctl connector enroll.*control\.ticket_key") as missing:
+        Connector(rig.settings.model_copy(update={"control": ControlSettings()}))
+    assert (missing.value.code, missing.value.exit_code) == ("ticket.no-key", ExitCode.CONFIGURATION)
+    rig.start()
+
+
+def enrolled(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> FakeNodeClient:
+    """The rig's connector is enrolled from its next start on."""
+    control, key = FakeNodeClient(), rig.lab.root / "keys" / "ticket.pub"
+    trust = ServerTrust(fingerprint="ab" * 32)
+    enrolment = Enrolment(uuid4(), ("https://control",), "away", Role.CONNECTOR, trust, key)
+    monkeypatch.setattr(daemon, "load_enrolment", lambda _: enrolment)
+    monkeypatch.setattr(daemon, "NodeClient", lambda *_: control)
+    return control
+
+
+def test_an_enrolled_one_needs_no_other_ticket_key(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.changes["control"] = ControlSettings()
+    enrolled(rig, monkeypatch)
+    rig.restart()
+    with closing(rig.pair()) as appliance:
+        assert appliance.run(Disk.make(rig.plan, "d0")).reply
+
+
+def test_the_configured_ticket_key_counts_before_the_enrolments(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    enrolled(rig, monkeypatch)
+    rig.stop()
+    absent = rig.lab.root / "absent.pub"
+    with pytest.raises(FileBroken, match=str(absent)):
+        Connector(rig.settings.model_copy(update={"control": ControlSettings(ticket_key=absent)}))
+    rig.start()
+
+
+def test_a_lost_control_plane_holds_nothing_up_and_hears_of_every_point_later(
+    rig: Rig, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = enrolled(rig, monkeypatch)
+    control.refuse(UNREACHABLE)
+    rig.restart()
+    with closing(rig.pair()) as appliance:
+        cycles = [appliance.run(disk).cycle, appliance.run(disk, carry=[3]).cycle]
+    rig.wait_until_finished()
+    (shadow,) = rig.connector.groups.all()
+    assert shadow.state.cycle is not None
+    assert shadow.state.cycle.phase is Phase.RECLAIMED
+    assert len(list((rig.state_dir / "outbox").glob("*.json"))) == 2
+    rig.restart()
+    control.refuse(None)
+    assert rig.connector.outbox is not None
+    until(lambda: rig.connector.outbox is not None and not rig.connector.outbox.waiting)
+    assert {fact.cycle for fact in control.stated} == set(cycles)
+
+
+def test_an_enrolment_hears_of_the_points_before_it(
+    rig: Rig, old_content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.wait_until_finished()
+    assert not (rig.state_dir / "outbox").exists()
+    control = enrolled(rig, monkeypatch)
+    rig.restart()
+    until(lambda: len(control.stated) >= 2)
+    assert len({fact.id for fact in control.stated}) == 2
+
+
+def test_with_the_control_plane_gone_operators_get_points_back(
+    rig: Rig, disk: Disk, old_content: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    control = enrolled(rig, monkeypatch)
+    control.refuse(UNREACHABLE)
+    rig.restart()
+    (recovered,) = ask(rig.socket, RecoverRequest(point=newest(rig), folder=tmp_path / "back"))
+    assert Path(recovered["path"]).read_bytes() == bytes(disk.data)
+    assert ask(rig.socket, PreserveRequest(point=newest(rig)))["preserved"]
+
+
+def test_whoever_runs_it_hears_that_it_must_stop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    control = enrolled(rig, monkeypatch)
+    control.refuse(ControlRefused(status=409, reason="node.superseded", message="", correlation="0" * 32))
+    rig.stop()
+    ended: list[Exception] = []
+    with Connector(rig.settings, ended=ended.append):
+        until(lambda: ended)
+    assert isinstance(ended[0], NodeReplaced)
     rig.start()
 
 

@@ -6,11 +6,11 @@ import pytest
 
 from dmcore.connector import keyring as keyring_module
 from dmcore.connector.keyring import PlanKeyring
+from dmcore.host.errors import FileBroken
 from dmcore.keys.errors import WrongKek
 from dmcore.keys.local import LocalKek, create
 from dmcore.keys.provider import WrappedKeys, mint, unwrap_all
 from dmcore.model.ids import PlanId
-from dmcore.node.errors import FileBroken
 from dmcore.node.settings import KekSettings
 from tests.connector.appliance import Attempt
 from tests.connector.kit import Disk, refusal

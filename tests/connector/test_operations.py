@@ -1,13 +1,16 @@
 """What operators ask for, against a connector with real points."""
 
+import os
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from dmcore.connector.operator import (
     DropRequest,
+    ExpireRequest,
     PairedRequest,
     PairTokenRequest,
     PointsRequest,
+    PreserveRequest,
     RebindRequest,
     RecoverRequest,
     StatusRequest,
@@ -139,6 +142,42 @@ def test_a_group_that_is_being_patched(rig: Rig, faulty: FaultPlan, appliance: A
     busy = refused(rig, DropRequest(group=rig.group))
     assert (busy.code, busy.exit_code) == ("cycle.busy", ExitCode.BUSY)
     assert ask(rig.socket, RecoverRequest(point=point, folder=rig.lab.root / "back"))
+
+
+# Which points stay
+
+
+def test_preserve_is_shown(rig: Rig, old_content: bytes) -> None:
+    first = ask(rig.socket, PointsRequest())[0]
+    shown = {"state": "available", "verified_at": None, "preserved": False, "locked": False, "expiring": False}
+    assert {key: first[key] for key in shown} == shown
+    point = first["id"]
+    assert ask(rig.socket, PreserveRequest(point=point)) == {"point": point, "preserved": True}
+    assert [each["preserved"] for each in ask(rig.socket, PointsRequest())] == [True, False]
+    assert ask(rig.socket, PreserveRequest(point=point, preserved=False)) == {"point": point, "preserved": False}
+
+
+def test_a_verification_is_shown(rig: Rig, old_content: bytes) -> None:
+    ask(rig.socket, VerifyRequest(point=newest(rig)))
+    shown = ask(rig.socket, PointsRequest())[-1]
+    assert (shown["state"], shown["verified_at"] is not None) == ("available", True)
+
+
+def test_expire_is_under_the_same_rules(rig: Rig, appliance: Appliance, disk: Disk, old_content: bytes) -> None:
+    for block in (6, 7):
+        disk.change(block)
+        appliance.run(disk, carry=[block])
+    rig.wait_until_finished()
+    points = [PointId(UUID(each["id"])) for each in ask(rig.socket, PointsRequest())]
+    kept = refused(rig, ExpireRequest(point=points[0]))
+    assert (kept.code, kept.exit_code) == ("point.kept", ExitCode.REFUSED)
+    assert "retention.keep_s" in str(kept)
+    (catalogue,) = rig.connector.groups.catalogues()
+    for point in points:
+        os.utime(catalogue._path(point), (0, 0))
+    assert ask(rig.socket, ExpireRequest(point=points[0])) == {"point": str(points[0])}
+    assert "retention.keep_newest" in str(refused(rig, ExpireRequest(point=points[1])))
+    assert refused(rig, ExpireRequest(point=points[0])).code == "point.unknown"
 
 
 # Recover

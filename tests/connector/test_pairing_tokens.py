@@ -6,7 +6,7 @@ import pytest
 
 from dmcore.connector.pairing_tokens import TokenStore
 from dmcore.errors import DmcoreError
-from dmcore.node.errors import FileBroken
+from dmcore.host.errors import FileBroken
 from dmcore.node.pairing_errors import TokenExpired, TokenUnknown, TokenUsed
 from tests.trust_kit import SITE, FakeClock
 

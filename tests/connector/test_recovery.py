@@ -1,5 +1,6 @@
 """Giving a point back to files: what is refused, and that nothing half made or outside the folder is left."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from dmcore.connector.errors import RecoveryRefused
-from dmcore.connector.recovery import file_name, recover_point
+from dmcore.connector.recovery import RECOVERY_FILE, file_name, recover_point, recover_whole
 from dmcore.model.enums import Consistency, Reason, Rung, SnapshotKind
 from dmcore.model.ids import CycleId, DiskId, GroupId, PlanId, PointId
 from dmcore.shadow.points import Point, PointDisk
@@ -178,3 +179,109 @@ def test_hostile_labels_stay_in_the_folder(target: MemoryTarget, tmp_path: Path)
     assert {path.resolve().parent for path in paths} == {tmp_path / "back"}
     assert len(set(paths)) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["back"]
+
+
+# A whole point or nothing, for a job
+
+
+def recover_as(job: UUID, point: Point, target: MemoryTarget, root: Path) -> None:
+    recover_whole(point, target, root, job, lambda _: None)
+
+
+JOB = UUID(int=7)
+
+
+def test_a_jobs_recovery_is_a_folder_of_the_points_name(target: MemoryTarget, tmp_path: Path) -> None:
+    disks = [point_disk("d0"), point_disk("d1")]
+    contents = [keep(target, disk) for disk in disks]
+    point = point_of(*disks)
+    recover_as(JOB, point, target, tmp_path)
+    folder = tmp_path / str(point.id)
+    assert list(tmp_path.iterdir()) == [folder]
+    said = json.loads((folder / RECOVERY_FILE).read_text())
+    assert (said["job"], said["point"]) == (str(JOB), str(point.id))
+    assert [(folder / disk["file"]).read_bytes() for disk in said["disks"]] == contents
+
+
+def test_the_same_job_again_finds_it_done(target: MemoryTarget, tmp_path: Path) -> None:
+    point = point_of(point_disk("d0"))
+    keep(target, point.disks[0])
+    recover_as(JOB, point, target, tmp_path)
+    (tmp_path / str(point.id) / file_name(point.disks[0])).write_text("attached and changed by now")
+    recover_as(JOB, point, target, tmp_path)
+    assert (tmp_path / str(point.id) / file_name(point.disks[0])).read_text() == "attached and changed by now"
+
+
+def test_another_job_overwrites_nothing(target: MemoryTarget, tmp_path: Path) -> None:
+    point = point_of(point_disk("d0"))
+    keep(target, point.disks[0])
+    recover_as(JOB, point, target, tmp_path)
+    with pytest.raises(RecoveryRefused, match=f"{point.id}: is there already; nothing is overwritten"):
+        recover_as(UUID(int=8), point, target, tmp_path)
+
+
+@pytest.mark.parametrize("manifest", [None, "rot", "[]", '{"job": 7}', "{}"])
+def test_a_folder_that_nobody_knows(target: MemoryTarget, tmp_path: Path, manifest: str | None) -> None:
+    point = point_of(point_disk("d0"))
+    keep(target, point.disks[0])
+    folder = tmp_path / str(point.id)
+    folder.mkdir()
+    if manifest is not None:
+        (folder / RECOVERY_FILE).write_text(manifest)
+    with pytest.raises(RecoveryRefused, match="nothing is overwritten"):
+        recover_as(JOB, point, target, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_a_link_in_place_of_the_folder(target: MemoryTarget, tmp_path: Path) -> None:
+    point = point_of(point_disk("d0"))
+    keep(target, point.disks[0])
+    (tmp_path / str(point.id)).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RecoveryRefused, match="nothing is overwritten"):
+        recover_as(JOB, point, target, tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_a_killed_job_left_is_begun_anew(target: MemoryTarget, tmp_path: Path) -> None:
+    """Whole files too: nobody knows which of them were synced."""
+    point = point_of(point_disk("d0"))
+    content = keep(target, point.disks[0])
+    partial = tmp_path / f".{point.id}.{JOB}"
+    partial.mkdir()
+    (partial / file_name(point.disks[0])).write_text("half")
+    recover_as(JOB, point, target, tmp_path)
+    assert (tmp_path / str(point.id) / file_name(point.disks[0])).read_bytes() == content
+    assert not partial.exists()
+
+
+def test_a_link_in_place_of_what_is_half_made(target: MemoryTarget, tmp_path: Path) -> None:
+    point = point_of(point_disk("d0"))
+    keep(target, point.disks[0])
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("mine")
+    (tmp_path / f".{point.id}.{JOB}").symlink_to(precious)
+    with pytest.raises(RecoveryRefused, match="symbolic link"):
+        recover_as(JOB, point, target, tmp_path)
+    assert (precious / "file").read_text() == "mine"
+
+
+def test_a_job_that_fails_leaves_nothing(target: MemoryTarget, tmp_path: Path) -> None:
+    disks = [point_disk("d0"), point_disk("d1")]
+    keep(target, disks[0])
+    with pytest.raises(SnapshotMissing):
+        recover_as(JOB, point_of(*disks), target, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing_of_a_job(target: MemoryTarget, small_file_system: Path) -> None:
+    disk = point_disk("d0")
+    keep(target, disk)
+    with pytest.raises(RecoveryRefused, match="No space left on device"):
+        recover_as(JOB, point_of(disk), target, small_file_system)
+    assert list(small_file_system.iterdir()) == []
+
+
+def test_a_recovery_folder_that_is_gone(target: MemoryTarget, tmp_path: Path) -> None:
+    with pytest.raises(RecoveryRefused, match="absent"):
+        recover_as(JOB, point_of(point_disk("d0")), target, tmp_path / "absent")

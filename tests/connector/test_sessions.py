@@ -26,7 +26,7 @@ NOTHING = memoryview(b"")
 
 
 class FakeConnection:
-    peer = "peer"
+    peer, received_bytes = "peer", 0
 
     def __init__(self, *received: Received) -> None:
         self._received = list(received)
@@ -67,10 +67,11 @@ def test_commit_before_begin() -> None:
         control(said(CommitRequest(cycle=CycleId(uuid4()), coverages=()))).run()
 
 
-def test_commit_in_a_group_without_a_cycle() -> None:
+def test_commit_in_a_group_that_has_gone_on_without_a_point() -> None:
     state = GroupState(plan=PlanId(uuid4()), group=GroupId(uuid4()), target="shadows")
-    with pytest.raises(NotBegun, match="no cycle"):
-        control()._progress(cast("GroupShadow", SimpleNamespace(state=state)))
+    shadow = SimpleNamespace(state=state, has_made=lambda _: False)
+    with pytest.raises(NotBegun, match="gone on"):
+        control()._progress(cast("GroupShadow", shadow), CycleId(uuid4()))
 
 
 def test_disk_session() -> None:

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from dmcore.api.errors import TicketExpired, TicketForged
 from dmcore.api.tickets import Ticket, sign_ticket
 from dmcore.connector.tickets import Presented, TicketGate, load_ticket_key
-from dmcore.connector.trust_errors import EpochStale, TicketForOther
-from dmcore.model.ids import CycleId, GroupId, NodeId, PlanId
-from dmcore.node.errors import FileBroken
+from dmcore.connector.trust_errors import EpochStale, SuccessorRefused, TicketForOther
+from dmcore.host.errors import FileBroken
+from dmcore.model.ids import CycleId, GroupId, NodeId, PlanId, successor_cycle
 
 KEY = Ed25519PrivateKey.generate()
 NODE, CONNECTOR, OTHER_NODE = NodeId("aa" * 32), NodeId("cc" * 32), NodeId("bb" * 32)
@@ -91,6 +91,58 @@ def test_for_another_connector() -> None:
         TicketGate(KEY.public_key(), OTHER_NODE).check(
             ticket(), node=NODE, plan=PLAN, group=GROUP, cycle=CYCLE, highest=Presented(), now=NOW
         )
+
+
+# Successors, without a control plane
+
+
+def succeed(number: int, epoch: int = 5, cycle: CycleId | None = None, **changes: Any) -> Ticket:
+    cycle = cycle or successor_cycle(CYCLE, number)
+    highest = changes.pop("highest", Presented(5, NODE))
+    return check(ticket(epoch), cycle=cycle, successor=number, highest=highest, **changes)
+
+
+def test_successors_of_the_lease_that_was_presented() -> None:
+    for number in (1, 2, 7, (1 << 32) - 1):
+        assert succeed(number, now=LATE).epoch == 5
+
+
+def test_successor_under_a_fresh_epoch() -> None:
+    for highest in (Presented(), Presented(4, NODE), Presented(4)):
+        with pytest.raises(SuccessorRefused, match=f"successor 1 of group {GROUP} under epoch 5") as refused:
+            succeed(1, highest=highest)
+        assert refused.value.code == "ticket.successor"
+
+
+def test_successor_under_an_epoch_that_another_node_presented() -> None:
+    for highest in (Presented(5, OTHER_NODE), Presented(5)):
+        with pytest.raises(SuccessorRefused):
+            succeed(1, highest=highest)
+
+
+def test_successor_under_an_epoch_that_is_over() -> None:
+    with pytest.raises(EpochStale):
+        succeed(1, highest=Presented(6, NODE))
+
+
+@pytest.mark.parametrize(
+    ("number", "cycle"),
+    [(1, CYCLE), (0, successor_cycle(CYCLE, 1)), (1, successor_cycle(CYCLE, 2)), (1, CycleId(uuid4()))],
+    ids=["the-tickets-own", "not-said", "another-number", "made-up"],
+)
+def test_successor_that_is_not_the_one_it_says(number: int, cycle: CycleId) -> None:
+    with pytest.raises(TicketForOther, match="for cycle"):
+        succeed(number, cycle=cycle)
+
+
+def test_successor_by_another_node_or_ticket() -> None:
+    with pytest.raises(TicketForOther, match="for node"):
+        succeed(1, node=OTHER_NODE)
+    with pytest.raises(TicketForged):
+        TicketGate(Ed25519PrivateKey.generate().public_key(), CONNECTOR).check(
+            ticket(), node=NODE, plan=PLAN, group=GROUP, cycle=successor_cycle(CYCLE, 1), successor=1,
+            highest=Presented(5, NODE), now=NOW,
+        )  # fmt: skip
 
 
 def test_forged() -> None:

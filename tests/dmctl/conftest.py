@@ -1,12 +1,15 @@
 """The command line, run inside the test's process; test_processes.py has it as a process of its own."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 from click.testing import CliRunner, Result
 
 from dmctl.main import root
+from dmctl.profile import Profile, save_profile
+from tests.dmctl.control import FakeControl
 
 Dmctl = Callable[..., Result]
 
@@ -20,7 +23,8 @@ def _logging_as_it_was() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DMCTL_PROFILE", str(tmp_path / "login.json"))  # never the one of who runs the tests
     for name in ("DMCTL_CONFIG", "DMCTL_DEBUG", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -36,3 +40,18 @@ def dmctl() -> Dmctl:
         return result
 
     return run
+
+
+@pytest.fixture
+def control(monkeypatch: pytest.MonkeyPatch) -> FakeControl:
+    """The control plane that this user is logged in at."""
+    fake = FakeControl()
+    save_profile(Profile(url="https://control.example:8443", token="dmo_secret", fingerprint="ab" * 32))
+    monkeypatch.setattr("dmctl.session.connect", lambda *_: fake)
+    return fake
+
+
+@pytest.fixture
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who watches jobs looks again at once."""
+    monkeypatch.setattr("dmctl.watching.LOOK_S", 0.0)

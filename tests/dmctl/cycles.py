@@ -6,8 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from dmcore.api.jobs import Job
-from dmcore.appliance.progress import CycleProgress, CycleReport, DiskStats, Stage
-from dmcore.model.enums import Consistency, Reason, Rung
+from dmcore.appliance.progress import CycleProgress, CycleReport, DiskStats
+from dmcore.model.enums import Consistency, Reason, Rung, Stage
 from dmcore.model.ids import CycleId, DiskId, GroupId, PlanId, PointId, point_id
 
 PLAN, GROUP, CYCLE = PlanId(UUID(int=1)), GroupId(UUID(int=2)), CycleId(UUID(int=3))

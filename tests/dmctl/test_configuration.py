@@ -21,6 +21,8 @@ CONNECTOR = {
     "verify": ["latest"],
     "recover": ["latest", "--to", "recovered"],
     "drop": [ZERO_ID],
+    "preserve": ["latest"],
+    "expire": ["latest"],
 }
 APPLIANCE = {"pair": ["token"], "run": ["job.json"]}
 COMMANDS = [
@@ -101,7 +103,7 @@ def test_a_site_that_is_none(dmctl: Dmctl, lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "name a job file, or a directory with --follow"),
+        (["--events"], "--events and --json are for job files: name one, or a directory with --follow"),
         (["--follow", "nowhere"], "'nowhere' does not exist"),
         (["job.json", "--events", "--json"], "choose one of --events and --json"),
     ],

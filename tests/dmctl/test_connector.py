@@ -14,10 +14,11 @@ from dmcore.appliance.pairing import pair
 from dmcore.appliance.progress import CycleProgress, CycleReport
 from dmcore.connector.daemon import Connector
 from dmcore.errors import ExitCode
+from dmcore.host import logs
+from dmcore.host.settings import LogSettings
 from dmcore.lab.layout import Lab, make_lab
-from dmcore.node import logs
 from dmcore.node.identity import load_identity
-from dmcore.node.settings import LogSettings, load_appliance, load_connector
+from dmcore.node.settings import load_appliance, load_connector
 from dmcore.sources.tracking import start_tracking
 from tests.dmctl.conftest import Dmctl
 
@@ -39,7 +40,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 def _log_of_the_connector(monkeypatch: pytest.MonkeyPatch) -> None:
     """It logs while commands run: not into what they print, as another process would not."""
     logs.configure(LogSettings(), io.StringIO())
-    monkeypatch.setattr("dmcore.node.logs.configure", lambda *_: None)
+    monkeypatch.setattr("dmcore.host.logs.configure", lambda *_: None)
 
 
 @pytest.fixture
@@ -81,9 +82,20 @@ def test_points(dmctl: Dmctl, point: CycleReport) -> None:
     assert found["disks"][0]["disk_bytes"] == DISK_BYTES
     title, header, row = dmctl("connector", "points").stdout.splitlines()
     assert title == "Recovery points: 1"
-    assert header.split() == ["point", "source", "time", "age", "consistency", "disks", "size", "rung"]
+    assert header.split() == [
+        "point",
+        "source",
+        "time",
+        "age",
+        "consistency",
+        "disks",
+        "size",
+        "rung",
+        "state",
+        "verified",
+    ]
     assert row.split()[0] == str(point.point)[:8]
-    assert row.split()[-3:] == ["1.0", "MB", "seed"]
+    assert row.split()[-5:] == ["1.0", "MB", "seed", "available", "-"]
 
 
 def test_status(dmctl: Dmctl, point: CycleReport) -> None:

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dmcore.errors import DmcoreError, ExitCode
-from dmcore.node.errors import AliasUnknown, NodeRunning
+from dmcore.host.errors import NodeRunning
+from dmcore.node.errors import AliasUnknown
 from dmctl import main
 from dmctl.errors import SystemRefused, Unexpected, UsageWrong
 from dmctl.failures import ADVICE, understood

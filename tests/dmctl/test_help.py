@@ -1,3 +1,4 @@
+import re
 import shlex
 
 import click
@@ -25,7 +26,7 @@ class TestEveryCommand:
 
     def test_its_examples_are_lines_that_dmctl_takes(self, ctx: click.Context) -> None:
         for line in examples(ctx):
-            words = shlex.split(line.split("|")[0].split("<")[0], comments=True)[1:]
+            words = shlex.split(re.split("[|<>]", line)[0], comments=True)[1:]
             try:
                 parse(words)
             except click.BadParameter as problem:
@@ -65,7 +66,7 @@ def test_every_command_lists_or_shows_as_json_too() -> None:
         for ctx in ALL
         if not isinstance(ctx.command, click.Group) and "as_json" not in {param.name for param in ctx.command.params}
     }
-    assert without == {"dmctl connector serve", "dmctl lab up"}
+    assert without == {"dmctl connector serve", "dmctl control serve", "dmctl lab exec", "dmctl lab up"}
 
 
 def test_every_module_of_the_table_has_its_command(dmctl: Dmctl) -> None:

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dmctl.output import age, moment, print_table, printable, short_ids, size
+from dmctl.output import age, moment, print_table, printable, short_ids, size, span
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -17,6 +17,11 @@ def test_age(seconds: int, expected: str) -> None:
 
 def test_moment_is_in_utc() -> None:
     assert moment("2026-03-01T13:30:00.25+01:00") == "2026-03-01 12:30:00Z"
+    assert moment(NOW) == "2026-03-01 12:00:00Z"
+
+
+def test_a_time_that_is_not() -> None:
+    assert (moment(None), age(None, NOW), span(None)) == ("-", "-", "-")
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (67_108_864, "67.1 MB")])
@@ -29,6 +34,8 @@ def test_ids_are_cut_to_what_tells_them_apart() -> None:
     assert short_ids(ids[:1]) == {ids[0]: "169a2e55"}
     assert short_ids(ids) == {ids[0]: "169a2e55-b243", ids[1]: "169a2e55-0000"}
     assert short_ids([]) == {}
+    nodes = ["a" * 63 + sign for sign in "01"]
+    assert short_ids(nodes) == {node: node for node in nodes}
 
 
 def test_only_what_is_printable_is_printed() -> None:

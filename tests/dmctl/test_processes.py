@@ -155,7 +155,7 @@ def test_two_cycles_and_back(lab: Lab, connector: Process, tmp_path: Path) -> No
 
     stale = run("appliance", "run", lab.jobs / "00000001.json", "--json", *appliance)
     assert stale.returncode == ExitCode.REFUSED
-    assert json.loads(stale.stderr.splitlines()[-1])["error"]["code"] == "ticket.epoch"
+    assert json.loads(stale.stderr.splitlines()[-1])["error"]["code"] == "cycle.epoch-behind"
 
 
 def test_on_a_terminal_there_are_bars(lab: Lab, connector: Process) -> None:

@@ -9,8 +9,9 @@ import structlog
 from dmcore.api.jobs import Job
 from dmcore.appliance.cycle import Cycle
 from dmcore.appliance.errors import Cancelled, ConnectorBusy
-from dmcore.appliance.progress import CycleProgress, CycleReport, Stage
+from dmcore.appliance.progress import CycleProgress, CycleReport
 from dmcore.errors import ExitCode
+from dmcore.model.enums import Stage
 from dmctl.errors import Interrupted, Unexpected
 from dmctl.running import Runner
 from dmctl.stopping import Stop

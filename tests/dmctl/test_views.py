@@ -5,8 +5,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from dmcore.appliance.progress import Stage
-from dmcore.node.errors import NodeRunning
+from dmcore.host.errors import NodeRunning
+from dmcore.model.enums import Stage
 from dmctl.views import (
     AboveBars,
     BarsView,

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmcore.appliance.agent import Appliance, load_job
-from dmcore.appliance.progress import CycleProgress, Stage
-from dmcore.node.logs import configure
-from dmcore.node.settings import LogSettings, load_appliance
+from dmcore.appliance.progress import CycleProgress
+from dmcore.host.logs import configure
+from dmcore.host.settings import LogSettings
+from dmcore.model.enums import Stage
+from dmcore.node.settings import load_appliance
 from dmcore.wire.disk_channel import DiskChannel
 
 

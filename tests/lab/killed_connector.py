@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmcore.connector.daemon import Connector
+from dmcore.host.logs import configure
+from dmcore.host.settings import LogSettings
 from dmcore.native.patching import BlockIO
-from dmcore.node.logs import configure
-from dmcore.node.settings import LogSettings, load_connector
+from dmcore.node.settings import load_connector
 from dmcore.shadow.records import HEADER_BYTES
 from dmcore.shadow.storage import Storage
 

@@ -1,31 +1,19 @@
-"""`dmctl demo` and `dmctl lab` as a new user runs them: real processes, what they print, what they leave behind."""
+"""`dmctl demo` as a new user runs it: real processes, what it prints, what it leaves behind."""
 
 import hashlib
 import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.lab.roles import DMCTL, dmctl, lab_up, processes_of
+
 pytestmark = pytest.mark.processes
-
-DMCTL = [sys.executable, "-m", "dmctl"]
-
-
-def dmctl(*arguments: str | Path, code: int = 0, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [*DMCTL, *map(str, arguments)]
-    env = {**os.environ, **environment}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110, env=env)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
-    return done
 
 
 def sha256(path: Path) -> str:
@@ -35,7 +23,7 @@ def sha256(path: Path) -> str:
 def check_points(shown: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     first, second = shown["points"]
     for point in (first, second):
-        assert set(point) >= {"id", "cycle", "source_time", "disks", "stats"}
+        assert set(point) >= {"id", "plan", "job", "cycle", "source_time", "disks", "stats", "seconds_by_stage", "fsck"}
         for disk in point["disks"]:
             assert disk["sha256_source"] == disk["sha256_recovered"]
         assert set(point["stats"]) == {
@@ -75,14 +63,18 @@ def test_the_demo_on_a_copy_of_the_users_disk(tmp_path: Path, image: Path) -> No
     assert (sha256(image), image.stat().st_mtime_ns) == before
     assert first["disks"][0]["sha256_source"] == before[0]
     assert sha256(Path(second["disks"][0]["path"])) == second["disks"][0]["sha256_source"]
+    assert first["plan"] == second["plan"]
+    assert first["job"] != second["job"]
     # What was kept is a lab that goes on.
-    with lab_up(workdir):
-        report = json.loads(dmctl("lab", "cycle", workdir, "--json").stdout)
-    assert [disk["rung"] for disk in report["disks"]] == ["delta"]
+    with lab_up(workdir) as profile:
+        events = dmctl("plan", "run", "demo", "--wait", "--json", env=profile).stdout.splitlines()
+        (last,) = json.loads(dmctl("job", "list", "--limit", "1", "--json", env=profile).stdout)["jobs"]
+    assert events
+    assert [disk["rung"] for disk in last["progress"]["disks"]] == ["delta"]
 
 
 def test_the_demo_in_tables(tmp_path: Path, image: Path) -> None:
-    done = dmctl("demo", "--image", image, "--workdir", tmp_path / "demo", "--keep", COLUMNS="120")
+    done = dmctl("demo", "--image", image, "--workdir", tmp_path / "demo", "--keep", env={"COLUMNS": "120"})
     for words in ("read from the source", "Recovery points", "equal", "exactly as it was", "dmctl lab up"):
         assert words in done.stdout
 
@@ -114,77 +106,10 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if "Pair the appliance" in line:
+        if "Start a control plane" in line:
             os.killpg(process.pid, signal.SIGINT)
             break
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert nodes_of(tmp_path) == []
-
-
-def nodes_of(root: Path) -> list[str]:
-    """The command lines of processes that work in a directory."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if str(root) in line and "dmctl" in line:
-            found.append(line)
-    return found
-
-
-@contextmanager
-def lab_up(root: Path) -> Iterator["subprocess.Popen[str]"]:
-    command = [*DMCTL, "lab", "up", str(root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert any("Both nodes run" in line for line in process.stdout)
-            yield process
-        finally:
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) in {0, 130}
-
-
-def test_the_five_minute_tour(tmp_path: Path) -> None:
-    root = tmp_path / "lab"
-    assert "dmctl lab up" in dmctl("lab", "init", root).stdout
-    disk = root / "source" / "web1" / "disk0.img"
-    disk.parent.mkdir()
-    disk.write_bytes(np.random.default_rng(5).bytes(2 << 20))
-    config = ("--config", root / "connector.toml")
-    with lab_up(root):
-        disk.rename(root / "disk0.img")
-        assert "no machine to protect" in dmctl("lab", "cycle", root, code=2).stderr
-        (root / "disk0.img").rename(disk)
-        assert "web1" in dmctl("lab", "cycle", root, COLUMNS="160").stdout
-        points = json.loads(dmctl("connector", "points", *config, "--json").stdout)["points"]
-        assert len(points) == 1
-        dmctl("connector", "verify", "latest", *config)
-        dmctl("connector", "recover", "latest", "--to", tmp_path / "back", *config)
-        (recovered,) = (tmp_path / "back").iterdir()
-        assert recovered.read_bytes() == disk.read_bytes()
-        failed = dmctl("lab", "cycle", root, "nobody", code=3)
-        assert "has no machine nobody" in failed.stderr
-    assert nodes_of(root) == []
-
-
-def test_no_lab_there(tmp_path: Path) -> None:
-    assert "dmctl lab init" in dmctl("lab", "up", tmp_path, code=3).stderr
-    dmctl("lab", "init", tmp_path / "lab")
-    assert "is not empty" in dmctl("lab", "init", tmp_path / "lab", code=3).stderr
-    assert "dmctl lab up" in dmctl("lab", "cycle", tmp_path / "lab", code=8).stderr
-    assert list((tmp_path / "lab" / "jobs").iterdir()) == []
-
-
-def test_a_connector_that_does_not_come_up_is_named(tmp_path: Path) -> None:
-    root = tmp_path / "lab"
-    dmctl("lab", "init", root)
-    with (root / "connector.toml").open("a") as config:
-        config.write("\nnonsense = 1\n")
-    done = dmctl("lab", "up", root, code=1)
-    assert "nonsense" in done.stderr
-    assert "connector.log" in done.stderr
+    assert processes_of(tmp_path) == []

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from dmcore.api.jobs import Job
-from dmcore.appliance.progress import Stage
 from dmcore.connector.operator import PointsRequest, RecoverRequest, VerifyRequest, ask
 from dmcore.lab.errors import JobFailed
 from dmcore.lab.layout import Lab, make_lab
 from dmcore.lab.processes import pair_appliance, run_job, running_connector
+from dmcore.model.enums import Stage
 from dmcore.model.phase import Phase
 from dmcore.sources.tracking import start_tracking
 from dmcore.sources.writer import TrackedWriter

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from dmcore.errors import ExitCode
 from dmcore.lab import demo
 from dmcore.lab.demo import Demo, ShownPoint, require_room
-from dmcore.lab.errors import DemoDiffers, DemoNeedsRoom, JobFailed, LabDown, NodeFailed
+from dmcore.lab.errors import DemoDiffers, DemoNeedsRoom, NodeFailed
 from dmcore.lab.filesystem import sha256_of
 from dmcore.lab.layout import make_lab
-from dmcore.lab.processes import start_connector, wait_for_report
+from dmcore.lab.processes import start_connector
+from dmctl.codes import exit_code_of
 
 POINT = "11111111-1111-1111-1111-111111111111"
 
@@ -28,7 +28,7 @@ def test_a_point_that_differs_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     wrong.write_bytes(b"something else")
     monkeypatch.setattr(demo, "ask", lambda *_: [{"path": str(wrong)}])
     shown = ShownPoint({"point": POINT}, sha256_of(source))
-    run = Demo(tmp_path / "demo", None, Silent())
+    run = Demo(tmp_path / "demo", None, Silent(), exit_code_of)
     with pytest.raises(DemoDiffers, match="not equal to the source"):
         run._recover(make_lab(tmp_path / "demo"), [shown])
 
@@ -45,19 +45,3 @@ def test_a_connector_that_ends_at_once(tmp_path: Path) -> None:
     lab.connector_config.write_text("nonsense = 1\n")
     with pytest.raises(NodeFailed, match="nonsense"):
         start_connector(lab)
-
-
-def test_a_job_that_failed_is_told_with_its_own_code(tmp_path: Path) -> None:
-    lab = make_lab(tmp_path / "lab")
-    (lab.jobs / "failed").mkdir()
-    error = '{"code": "source.changed", "message": "it changed", "exit_code": 5}'
-    (lab.jobs / "failed" / "00000001.error.json").write_text(error)
-    with pytest.raises(JobFailed, match="it changed") as raised:
-        wait_for_report(lab, lab.jobs / "00000001.json")
-    assert (raised.value.code, raised.value.exit_code) == ("source.changed", ExitCode.SOURCE)
-
-
-def test_nobody_waits_for_a_lab_that_is_down(tmp_path: Path) -> None:
-    lab = make_lab(tmp_path / "lab")
-    with pytest.raises(LabDown, match="dmctl lab up"):
-        wait_for_report(lab, lab.jobs / "00000001.json")

@@ -11,6 +11,7 @@ from dmcore.model.ids import (
     image_of,
     point_id,
     source_snapshot_name,
+    successor_cycle,
 )
 
 PLAN = PlanId(UUID(int=1))
@@ -46,3 +47,14 @@ def test_an_image_is_named_by_its_cycle() -> None:
 
 def test_a_source_snapshot_can_be_found_by_group_and_cycle() -> None:
     assert source_snapshot_name(GROUP, CYCLE) == f"dmcore-{GROUP}-{CYCLE}"
+
+
+def test_both_ends_know_the_cycles_that_follow_without_a_control_plane() -> None:
+    following = [successor_cycle(CYCLE, number) for number in range(4)]
+    assert following == [successor_cycle(CYCLE, number) for number in range(4)]
+    assert following[0] == CYCLE
+    assert len(set(following)) == 4
+
+
+def test_successors_of_another_cycle_are_others() -> None:
+    assert successor_cycle(CycleId(UUID(int=9)), 1) != successor_cycle(CYCLE, 1)

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from dmcore.node.aliases import source_place, target_place
+from dmcore.node.aliases import recovery_folder, source_place, target_place
 from dmcore.node.errors import AliasUnknown, PathOutsideRoots
-from dmcore.node.settings import SourceKind, TargetKind, load_appliance, load_connector
+from dmcore.node.settings import ConnectorSettings, SourceKind, TargetKind, load_appliance, load_connector
 from tests.node.test_settings import APPLIANCE, CONNECTOR, written
 
 
@@ -35,3 +35,22 @@ def test_alias_out_of_its_roots(tmp_path: Path) -> None:
     settings = load_appliance(written(tmp_path, APPLIANCE.replace("disks/main", "/etc")))
     with pytest.raises(PathOutsideRoots, match="'main': /etc lies outside them; allowed roots: /srv/disks"):
         source_place(settings, "main")
+
+
+def recovering(tmp_path: Path, path: str) -> ConnectorSettings:
+    return load_connector(written(tmp_path, CONNECTOR + f"[recoveries.vault]\npath='{path}'\n"))
+
+
+def test_recovery_folder(tmp_path: Path) -> None:
+    assert recovery_folder(recovering(tmp_path, "/srv/shadows/back"), "vault") == Path("/srv/shadows/back")
+
+
+def test_recovery_folder_that_is_not_known(tmp_path: Path) -> None:
+    with pytest.raises(AliasUnknown, match=r"no recovery folder 'shadows' .* it has: vault"):
+        recovery_folder(recovering(tmp_path, "/srv/shadows/back"), "shadows")
+
+
+@pytest.mark.parametrize("path", ["/etc", "/srv/shadows/../../etc"])
+def test_recovery_folder_out_of_its_roots(tmp_path: Path, path: str) -> None:
+    with pytest.raises(PathOutsideRoots, match="'vault'"):
+        recovery_folder(recovering(tmp_path, path), "vault")

@@ -9,8 +9,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from dmcore.node.errors import FileBroken, FileExposed, NodeRunning
-from dmcore.node.identity import StateLock, load_identity
+from dmcore.host.errors import FileBroken, FileExposed, NodeRunning
+from dmcore.host.lock import StateLock
+from dmcore.node.identity import load_identity
 
 
 def test_made_once(tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_freed_when_its_process_dies(tmp_path: Path) -> None:
-    script = "import sys; from dmcore.node.identity import StateLock; from pathlib import Path\n"
+    script = "import sys; from dmcore.host.lock import StateLock; from pathlib import Path\n"
     script += "lock = StateLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     child = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE

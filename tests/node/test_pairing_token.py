@@ -2,8 +2,8 @@ import base64
 
 import pytest
 
+from dmcore.host.address import Address
 from dmcore.model.ids import NodeId
-from dmcore.node.address import Address
 from dmcore.node.pairing_errors import TokenMalformed
 from dmcore.node.pairing_token import PairingToken
 

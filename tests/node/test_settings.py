@@ -4,9 +4,10 @@ import pytest
 
 from dmcore.api.jobs import Codec
 from dmcore.blocks.constants import DEFAULT_BLOCK_BYTES, MAX_BLOCK_BYTES, MIN_BLOCK_BYTES
-from dmcore.node.address import Address
-from dmcore.node.errors import SettingsRefused
-from dmcore.node.settings import ApplianceSettings, LogLevel, SourceKind, load_appliance, load_connector
+from dmcore.host.address import Address
+from dmcore.host.errors import SettingsRefused
+from dmcore.host.settings import LogLevel
+from dmcore.node.settings import ApplianceSettings, SourceKind, load_appliance, load_connector
 
 FINGERPRINT = "0a" * 32
 APPLIANCE = f"""

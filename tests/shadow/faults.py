@@ -170,6 +170,7 @@ class SteppedTarget:
         return self.inner.snapshots()
 
     def delete_snapshot(self, snapshot: str) -> None:
+        self.trigger.step("delete snapshot")
         self.inner.delete_snapshot(snapshot)
 
     def close(self) -> None:

@@ -32,9 +32,9 @@ def holding(phase: Phase, *, resumable: bool = True) -> GroupState:
     return FRESH.model_copy(update={"epoch": EPOCH, "node": NODE, "cycle": held})
 
 
-def outcome(state: GroupState, asked: Cycle) -> Answer | type[DmcoreError]:
+def outcome(state: GroupState, asked: Cycle, *, made: bool = False) -> Answer | type[DmcoreError]:
     try:
-        return decide(state, asked)
+        return decide(state, asked, made=made)
     except DmcoreError as error:
         return type(error)
 
@@ -85,18 +85,53 @@ def test_another_cycle(phase: Phase, node: NodeId) -> None:
     assert outcome(state, cycle(2, epoch=EPOCH + 1, node=node)) is expected
 
 
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("held", [0, 3])
+def test_a_successor_under_the_same_epoch(phase: Phase, held: int) -> None:
+    """It takes the place of a new epoch: only upwards, and only for the node that presented the epoch."""
+    state = holding(phase).model_copy(update={"successor": held})
+    expected = {Phase.RECEIVING: Answer.REPLACE}.get(phase, Answer.START if phase in FINISHED else Answer.BUSY)
+    assert outcome(state, cycle(2, successor=held + 1)) is expected
+    assert outcome(state, cycle(2, successor=held + 7)) is expected
+    assert outcome(state, cycle(2, successor=held)) is StaleEpoch
+    assert outcome(state, cycle(2, successor=held + 1, node=OTHER_NODE)) is StaleEpoch
+    assert outcome(state, cycle(2, epoch=EPOCH - 1, successor=held + 1)) is StaleEpoch
+    assert outcome(state, cycle(2, epoch=EPOCH + 1, successor=0)) is expected
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_an_earlier_cycle_that_has_its_point_is_not_made_again(phase: Phase) -> None:
+    """Whatever the group does now. The same attempt may ask again, as after a lost connection."""
+    state = holding(phase)
+    assert outcome(state, cycle(2, epoch=EPOCH + 1, node=OTHER_NODE), made=True) is Answer.COMMITTED
+    assert outcome(state, cycle(2), made=True) is Answer.COMMITTED
+    assert outcome(state, cycle(2, node=OTHER_NODE), made=True) is StaleEpoch
+    assert outcome(state, cycle(2, epoch=EPOCH - 1), made=True) is StaleEpoch
+    assert outcome(state.model_copy(update={"successor": 1}), cycle(2), made=True) is StaleEpoch
+
+
+def test_a_point_without_a_state_counts_too() -> None:
+    assert outcome(FRESH, cycle(), made=True) is Answer.COMMITTED
+
+
+def test_an_earlier_successor_never_comes_back() -> None:
+    state = holding(Phase.RECLAIMED).model_copy(update={"successor": 3})
+    assert outcome(state, cycle(2, successor=2)) is StaleEpoch
+    assert outcome(state, cycle(2, successor=0)) is StaleEpoch
+
+
 def test_the_first_cycle_of_a_group_starts() -> None:
-    assert decide(FRESH, cycle()) is Answer.START
+    assert decide(FRESH, cycle(), made=False) is Answer.START
 
 
 def test_a_dropped_cycle_says_why_it_was() -> None:
     with pytest.raises(CycleDropped, match="why it ended"):
-        decide(holding(Phase.DROPPED), cycle(epoch=EPOCH + 1))
+        decide(holding(Phase.DROPPED), cycle(epoch=EPOCH + 1), made=False)
 
 
 def test_a_stale_epoch_names_the_current_one() -> None:
     with pytest.raises(StaleEpoch, match=f"epoch 3 is behind the current one, {EPOCH}"):
-        decide(holding(Phase.RECEIVING), cycle(epoch=3))
+        decide(holding(Phase.RECEIVING), cycle(epoch=3), made=False)
 
 
 IMAGE = image_of(cycle_id(1))

@@ -66,6 +66,10 @@ def blocks_of(extents: ex.Extents) -> Blocks:
     return {int(at) // BLOCK for at, _ in ex.split(extents, BLOCK)}
 
 
+def differing(now: bytearray, then: bytearray) -> Blocks:
+    return {at // BLOCK for at in range(0, len(now), BLOCK) if now[at : at + BLOCK] != then[at : at + BLOCK]}
+
+
 class ShadowMachine(RuleBasedStateMachine):
     """The appliance's side of the story, and what it was told is durable."""
 
@@ -144,7 +148,8 @@ class ShadowMachine(RuleBasedStateMachine):
             return
         self.sealed, carried = cycle, self.known[cycle]
         self.images[point_id(cycle, GROUP)] = {disk: bytes(held.data) for disk, held in carried.disks.items()}
-        self.changed = {disk: set() for disk in SIZES}
+        # What a later cycle, whose begin was cut, had changed at the source is to be carried still.
+        self.changed = {disk: differing(held.data, carried.disks[disk].data) for disk, held in self.source.items()}
 
     # What happens
 
@@ -182,10 +187,15 @@ class ShadowMachine(RuleBasedStateMachine):
         cycle = self.lab.plan(self.shadow, len(self.known) + 1, self.source)
         disks = {disk: DiskContent(bytearray(held.data)) for disk, held in self.source.items()}
         self.known[cycle.id] = Carried(cycle, disks, {disk: set(changed) for disk, changed in self.changed.items()})
-        self.senders = {}
-        self.acknowledged = {disk: set() for disk in SIZES}
-        self.sent = {disk: set() for disk in SIZES}
+        earlier = self.acknowledged, self.sent
+        self.senders, self.acknowledged, self.sent = (
+            {},
+            {disk: set() for disk in SIZES},
+            {disk: set() for disk in SIZES},
+        )
         self.do(lambda: self.shadow.begin(cycle))
+        if self.receiving is not self.known[cycle.id]:  # cut before it was begun: the earlier one goes on
+            self.acknowledged, self.sent = earlier
 
     @precondition(lambda self: self.receiving is not None)
     @rule(disk=DISKS, count=st.integers(1, 12), size=st.integers(1, 5), sync=st.booleans())
@@ -224,6 +234,24 @@ class ShadowMachine(RuleBasedStateMachine):
                 self._send(disk, len(carried.blocks[disk]), 5, sync=True)
             self.shadow.commit(carried.cycle.id, carried.cycle.epoch, carried.coverages())
             self.take_as_sealed(carried.cycle.id)
+
+        self.do(work)
+
+    @rule(data=st.data())
+    def ask_again_for_an_earlier_one(self, data: st.DataObject) -> None:
+        """Its outcome was lost: it is answered, and nothing is done, but that whoever sends now begins again."""
+        held = self.shadow.state.cycle
+        made = [each.cycle for each in self.shadow.catalogue.all() if held is None or each.cycle != held.id]
+        if not made:
+            return
+        cycle = self.known[data.draw(st.sampled_from(made))].cycle
+        cycle = cycle.model_copy(update={"epoch": self.shadow.state.epoch + 1})
+
+        def work() -> None:
+            assert self.shadow.begin(cycle) is Answer.COMMITTED
+            assert self.shadow.commit(cycle.id, cycle.epoch, {}) is Phase.RECLAIMED
+            self.senders = {}
+            self.resume()
 
         self.do(work)
 

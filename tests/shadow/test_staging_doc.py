@@ -9,11 +9,15 @@ import pytest
 
 from dmcore.blocks import extents as ex
 from dmcore.blocks.constants import DIGEST_BYTES
+from dmcore.connector.errors import ClockJumped
+from dmcore.connector.facts import fact_of, fact_of_gone
+from dmcore.connector.outbox import MAX_ENTRIES, Outbox
 from dmcore.errors import all_errors
 from dmcore.model.phase import TRANSITIONS, Phase
 from dmcore.seal import constants
-from dmcore.shadow import errors, records, redo, segments
+from dmcore.shadow import errors, expiry, records, redo, segments
 from dmcore.shadow.places import GroupPlaces
+from dmcore.shadow.points import PointFlags
 from dmcore.shadow.records import RecordType
 from dmcore.shadow.state import STATE_FILE, Cycle, CycleDisk, GroupState, ShadowImage, StateModel, load_state
 from tests.shadow.faults import SteppedStorage, SteppedTarget, Trigger, cut
@@ -55,6 +59,12 @@ def tables(number: int, columns: str) -> Iterator[list[str]]:
 def generic(path: Path) -> str:
     values = {str(GROUP): "<group>", str(cycle_id(1)): "<cycle>", str(DISK_A): "<disk>", "0000000a": "<number>"}
     return re.sub("|".join(values), lambda found: values[found[0]], str(path))
+
+
+def test_the_flags() -> None:
+    said = section(7).split("is in its flags")[1].split("Flags\n")[0]
+    assert set(re.findall(r"`(\w+)`", said)) - {"available", "degraded"} == set(PointFlags.model_fields) - {"version"}
+    assert f"more than {MAX_ENTRIES:,} files" in section(7)
 
 
 def test_the_places() -> None:
@@ -124,7 +134,7 @@ def test_the_state_file() -> None:
 
 
 def test_the_error_codes() -> None:
-    codes = {error.code for error in all_errors() if error.__module__ == errors.__name__}
+    codes = {error.code for error in all_errors() if error.__module__ == errors.__name__} | {ClockJumped.code}
     named = set(re.findall(r"`([a-z]+\.[a-z]+(?:-[a-z]+)*)`", TEXT)) - {"state.json", "staging.path"}
     assert named <= codes
 
@@ -165,7 +175,7 @@ class Recorder(Trigger):
             cycle = load_state(self.root / "state").cycle
             phase = cycle.phase if cycle else "none"
         name = what.replace(str(DISK_A), "<disk>")
-        self.calls.append((phase, re.sub(r"[0-9a-f-]{36}\.json", "<point>.json", name)))
+        self.calls.append((phase, re.sub(r"[0-9a-f-]{36}\.(json|flags)", r"<point>.\1", name)))
 
 
 class Recorded:
@@ -190,7 +200,8 @@ class Recorded:
         self.shadow.commit(cycle.id, cycle.epoch, {DISK_A: coverage_of(self.disk, extents)})
 
     def roll_forward(self) -> None:
-        while self.shadow.advance(lambda _: self.recorder.step("publish")) is not None:
+        outbox = Outbox(self.lab.root / "outbox", self.lab.storage)
+        while self.shadow.advance(lambda point: outbox.put(fact_of(point, PointFlags()))) is not None:
             pass
 
     def seed(self) -> list[Call]:
@@ -274,6 +285,19 @@ def test_the_exits(recorded: Recorded) -> None:
     recorded.recorder.calls.clear()
     recorded.roll_forward()
     assert telling(recorded.recorder.calls) == steps("F1", "F2")
+
+
+def test_removing_a_point_makes_exactly_the_steps_of_its_table(recorded: Recorded) -> None:
+    recorded.seed().clear()
+    outbox = Outbox(recorded.lab.root / "outbox", recorded.lab.storage)
+    recorded.recorder.calls.clear()
+    catalogue, target = recorded.shadow.catalogue, recorded.lab.target
+    (point,) = catalogue.all()
+    assert target is not None
+    expiry.mark(catalogue, point)
+    expiry.finish(catalogue, target, point, lambda gone, flags: outbox.put(fact_of_gone(gone, flags)))
+    columns = "step | what | call | a crash behind it: what is there, and what the next start does"
+    assert [call for _, call in telling(recorded.recorder.calls)] == [row[2].strip("`") for row in tables(7, columns)]
 
 
 def test_every_phase_of_the_table_is_one_that_the_sweeps_stop_in() -> None:

@@ -117,12 +117,14 @@ def test_dirty_is_sealed_and_open_is_not_finished(phase: Phase) -> None:
 
 def test_an_epoch_moves_with_an_open_cycle_only() -> None:
     node = NodeId("e" * 64)
-    moved = state_at(Phase.RECEIVING).with_epoch(9, node)
+    lease = FRESH.model_copy(update={"epoch": 9, "successor": 2, "node": node})
+    moved = state_at(Phase.RECEIVING).under(lease)
     assert moved.cycle is not None
-    assert {(moved.epoch, moved.node), (moved.cycle.epoch, moved.cycle.node)} == {(9, node)}
-    ended = state_at(Phase.RECLAIMED).with_epoch(9, node)
+    for each in (moved, moved.cycle):
+        assert (each.epoch, each.successor, each.node) == (9, 2, node)
+    ended = state_at(Phase.RECLAIMED).under(lease)
     assert ended.cycle == state_at(Phase.RECLAIMED).cycle
-    assert FRESH.with_epoch(9, node).cycle is None
+    assert FRESH.under(lease).cycle is None
 
 
 def test_a_disk_without_an_image_holds_none() -> None:

@@ -1,4 +1,4 @@
-"""What can be wrong with a ticket by itself. Whether it is the right one, the connector says."""
+"""What can be wrong with a ticket, a signature or a join token by itself. Whether it is the right one, others say."""
 
 from dataclasses import dataclass
 
@@ -31,3 +31,20 @@ class TicketExpired(TrustError):
     epoch: int
     group: str
     expired: str
+
+
+@dataclass(eq=False)
+class RequestForged(TrustError):
+    """A request's signature that is not its sender's, or is another request's."""
+
+    code = "request.forged"
+    template = "the request's signature is not valid: {problem}"
+    problem: str
+
+
+@dataclass(eq=False)
+class JoinTokenMalformed(TrustError):
+    """The text is no join token, or was cut short."""
+
+    code = "join.malformed"
+    template = "this is not a whole join token: it begins with dmj1. and goes on in one line; copy it again"

@@ -1,30 +1,32 @@
-"""A job: one due cycle of one group, as its appliance gets it. All of it is names, ids and enums."""
+"""Jobs as nodes get them and as operators see them. All of it is names, ids and enums, totals and times."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
+from dmcore.api.base import Count, Duration, Message, Moment, Problem
 from dmcore.api.labels import Alias, Epoch, Label, NodeIdText
-from dmcore.model.enums import Rung
-from dmcore.model.ids import CycleId, GroupId, PlanId
+from dmcore.model.enums import Reason, Rung, Stage
+from dmcore.model.ids import CycleId, DiskId, GroupId, PlanId, PointId
+from dmcore.model.jobs import JobKind, JobState
 
 MAX_MACHINES = 256
+MAX_DISKS = 1024
+MAX_EXPIRING = 256
 
 
 class Codec(StrEnum):
     """How a plan wants its disks compressed."""
 
-    RAW = "raw"
+    NONE = "none"
     LZ4 = "lz4"
     ZSTD = "zstd"
 
 
-class Job(BaseModel):
-    """What to replicate under which lease. The ticket is for the connector, the rest for the appliance."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Job(Message):
+    """What an appliance is to replicate, under which lease. The ticket is for the connector."""
 
     job: UUID
     ticket: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,4096}$")] = Field(repr=False)
@@ -40,3 +42,123 @@ class Job(BaseModel):
     """None: the appliance's own default."""
     resync: Rung | None = None
     """An operator's wish for a costlier rung than the disks need; None: the cheapest that is safe."""
+    successor: Count = 0
+    """Cycles since the ticket's own that this node began by itself, while there was no control plane."""
+
+
+class ConnectorJob(Message):
+    """What a connector is to do. `epoch` fences its answers, as of a cycle."""
+
+    job: UUID
+    kind: Literal[JobKind.VERIFY, JobKind.RECOVER, JobKind.EXPIRE, JobKind.PRESERVE, JobKind.INDEX]
+    epoch: Epoch
+    points: Annotated[tuple[PointId, ...], Field(max_length=MAX_EXPIRING)] = ()
+    to: Alias | None = None
+    """Of a recovery."""
+    preserved: bool | None = None
+
+
+class DiskTotals(Message):
+    """One disk's part of a cycle in totals."""
+
+    disk: DiskId
+    rung: Rung
+    reason: Reason
+    to_read_bytes: Count = 0
+    read_bytes: Count = 0
+    changed_bytes: Count = 0
+    zero_bytes: Count = 0
+    sealed_bytes: Count = 0
+    wire_bytes: Count = 0
+    resumed_bytes: Count = 0
+
+
+class Progress(Message):
+    """How far a job is. `counter` grows with whatever is got done: bytes, records, answers."""
+
+    stage: Stage | None = None
+    counter: Count = 0
+    done_bytes: Count = 0
+    total_bytes: Count = 0
+    disks: Annotated[tuple[DiskTotals, ...], Field(max_length=MAX_DISKS)] = ()
+    applied_bytes: Count = 0
+    to_apply_bytes: Count = 0
+
+
+class JobResult(StrEnum):
+    """What a job came to, as its node says."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class PointVerdict(StrEnum):
+    """What became of one point of an expire, verify or recover job."""
+
+    DONE = "done"
+    KEPT = "kept"
+    """The connector's own retention keeps it, whoever asks."""
+    BUSY = "busy"
+    """It is being recovered or verified."""
+    UNKNOWN = "unknown"
+
+
+class PointOutcome(Message):
+    """One point's."""
+
+    point: PointId
+    verdict: PointVerdict
+
+
+class Outcome(Message):
+    """The end of one attempt at a job. Saying it again changes nothing."""
+
+    epoch: Epoch
+    result: JobResult
+    problem: Problem | None = None
+    point: PointId | None = None
+    source_time: Moment | None = None
+    progress: Progress = Progress()
+    seconds: dict[Stage, Duration] = Field(default_factory=dict)
+    points: Annotated[tuple[PointOutcome, ...], Field(max_length=MAX_EXPIRING)] = ()
+    epoch_floor: Count = 0
+    """The group's epoch as its connector knows it: the control plane goes on above it."""
+
+
+class JobView(Message):
+    """A job as operators see it."""
+
+    id: UUID
+    kind: JobKind
+    state: JobState
+    plan: PlanId | None
+    plan_name: Label | None
+    group: GroupId | None
+    machines: tuple[Label, ...]
+    cycle: CycleId | None
+    node: NodeIdText | None
+    """Who has or had it last."""
+    epoch: Count
+    attempts: Count
+    offline: bool
+    """Run by its appliance while it could not reach the control plane."""
+    due_at: Moment
+    started_at: Moment | None
+    ended_at: Moment | None
+    cancelling: bool
+    progress: Progress
+    rate_bytes_s: Duration | None
+    eta_s: Duration | None
+    problem: Problem | None
+    point: PointId | None
+    source_time: Moment | None
+    seconds: dict[Stage, Duration]
+    points: tuple[PointOutcome, ...]
+
+
+class JobsReply(Message):
+    """Jobs, newest first; `more` if there are older ones."""
+
+    jobs: tuple[JobView, ...]
+    more: bool

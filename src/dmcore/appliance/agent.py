@@ -13,17 +13,21 @@ from dmcore.api.jobs import Job
 from dmcore.appliance.cycle import Cycle
 from dmcore.appliance.errors import JobUnreadable
 from dmcore.appliance.link import Link
+from dmcore.appliance.metrics import ApplianceMetrics
+from dmcore.appliance.pacing import Pacing
 from dmcore.appliance.pairing import load_pairing
 from dmcore.appliance.progress import CycleProgress, CycleReport
 from dmcore.appliance.pump import Pools
 from dmcore.appliance.queue import PAGE_BYTES, BufferPool
 from dmcore.appliance.reading import BATCH_BYTES
+from dmcore.appliance.throttling import TimedPace
 from dmcore.appliance.transfer import Tools
 from dmcore.blocks.constants import MIN_BLOCK_BYTES
+from dmcore.host.lock import StateLock
 from dmcore.keys.local import LocalKek
 from dmcore.native.sealing import worst_case_bytes
 from dmcore.node.aliases import source_place
-from dmcore.node.identity import StateLock, load_identity
+from dmcore.node.identity import load_identity
 from dmcore.node.settings import ApplianceSettings
 from dmcore.sources.base import Source
 from dmcore.sources.registry import open_source
@@ -48,10 +52,13 @@ class Appliance:
             self.identity = load_identity(settings.state_dir)
             self._keys = LocalKek(settings.kek.file, settings.kek.fingerprint)
             self._pools = make_pools(settings.limits.buffer_bytes)
+            self.pacing, self.metrics = Pacing(), ApplianceMetrics()
             self._undo = undo.pop_all()
 
     def run(self, job: Job, progress: CycleProgress, started: Callable[[Cycle], None] = lambda _: None) -> CycleReport:
         """Run one job to its end. `started` is given the cycle, so that somebody can cancel it.
+
+        Several threads may run a job each, of different groups.
 
         Raises:
             DmcoreError: there is no recovery point; it says whether trying again can help.
@@ -60,6 +67,7 @@ class Appliance:
         tools = Tools(
             Link.of(pairing, self.identity), self._keys, self._pools, self.settings.block_bytes,
             self.settings.codec, self.settings.limits.parallel_disks,
+            TimedPace(self.pacing.for_job(job.job, job.plan), self.metrics.throttled_s.inc),
         )  # fmt: skip
         with closing(open_alias(self.settings, job.source)) as source:
             cycle = Cycle(job, source, tools, progress)

@@ -4,24 +4,28 @@ The source snapshot is made once. Around everything that goes over the network t
 connection the same cycle is begun again, and goes on with the blocks that the connector says are not durable.
 """
 
+from collections.abc import Callable
 from contextlib import closing
+from itertools import chain
+from typing import TypeVar
 
 import stamina
 import structlog
 
 from dmcore.api.jobs import Job
-from dmcore.appliance.errors import ConnectorBusy, CycleFailed
+from dmcore.appliance.errors import ConnectorBusy, CycleFailed, EpochBehind
 from dmcore.appliance.planning import DiskWork, begin_request, machines_of, plan_disks
-from dmcore.appliance.progress import CycleProgress, CycleReport, Stage
+from dmcore.appliance.progress import CycleProgress, CycleReport
 from dmcore.appliance.snapshots import CycleSnapshots
 from dmcore.appliance.stop import Stop
 from dmcore.appliance.transfer import Tools, Transfer
 from dmcore.blocks import extents as ex
 from dmcore.blocks.extents import Extents
 from dmcore.errors import ConnectionFailed
-from dmcore.model.enums import SnapshotKind
+from dmcore.model.enums import SnapshotKind, Stage
 from dmcore.model.ids import DiskId, PointId
 from dmcore.model.phase import ANSWERED, Phase
+from dmcore.node.backoff import Backoff
 from dmcore.sources.base import Source, SourceSnapshot
 from dmcore.wire.calls import ControlChannel
 from dmcore.wire.errors import PeerRefused
@@ -38,12 +42,16 @@ from dmcore.wire.messages import (
 
 ATTEMPTS = 8
 """In a row, none of which got anything acknowledged: some twenty seconds, in which a connector has restarted."""
-LONGEST_WAIT_S = 10.0
-RETRYING = stamina.RetryingCaller(attempts=ATTEMPTS, timeout=None, wait_max=LONGEST_WAIT_S)
-"""However long each attempt takes: a transfer that has run for hours gets as many as one that has just begun."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 10.0
+RETRYING = stamina.RetryingCaller(attempts=ATTEMPTS, timeout=None, wait_max=0)
+"""However long each attempt takes: a transfer that has run for hours gets as many as one that has just begun.
+
+Its own pauses cannot be cut short, so that there are none: `Cycle` makes them."""
 FENCED_OFF = frozenset({"cycle.stale-epoch", "ticket.epoch"})
 """A connector's codes for: a newer attempt is known, which may be using this cycle's snapshot."""
 DROPPED = "cycle.dropped"
+
+Done = TypeVar("Done")
 
 log = structlog.get_logger()
 
@@ -71,7 +79,7 @@ class Cycle:
         """
         machines = [machine.identity for machine in machines_of(self._source, self._job)]
         with self.progress.during(Stage.CONNECTING):
-            state = RETRYING(may_pass, self._ask_state)
+            state = self._retrying(may_pass, self._ask_state)
         with self.progress.during(Stage.SNAPSHOT):
             snapshot = self._snapshots.open(machines)
         try:
@@ -92,9 +100,15 @@ class Cycle:
         self._stop.request(why)
 
     def _ask_state(self) -> StateReply:
-        """What the connector holds, before a snapshot is made. Raises ConnectorBusy if one would be in vain."""
+        """What the connector holds, before a snapshot is made.
+
+        Raises:
+            EpochBehind, ConnectorBusy: a snapshot would be in vain.
+        """
         with self._stop.connected(self._tools.link.control) as control:
             state = control.state(StateRequest(group=self._job.group, plan=self._job.plan))
+        if state.epoch > self._job.epoch:
+            raise EpochBehind(group=str(self._job.group), epoch=self._job.epoch, current=state.epoch)
         if state.busy and not self._holds_this(state):
             raise ConnectorBusy(group=str(self._job.group))
         return state
@@ -116,12 +130,23 @@ class Cycle:
         while True:
             before = self._transfer.acknowledged
             try:
-                return RETRYING(is_lost_connection, self._attempt, request, snapshot, work)
+                return self._retrying(is_lost_connection, lambda: self._attempt(request, snapshot, work))
             except ConnectionFailed as error:
                 if error.permanent or self._transfer.acknowledged == before:
                     raise
 
+    def _retrying(self, on: Callable[[Exception], bool], act: Callable[[], Done]) -> Done:
+        """The one retry layer, with a pause before each further try. A stop ends the pause."""
+        waits = chain([0.0], iter(Backoff(FIRST_WAIT_S, LONGEST_WAIT_S).next_s, None))
+
+        def attempt() -> Done:
+            self._stop.pause(next(waits))
+            return act()
+
+        return RETRYING(on, attempt)
+
     def _attempt(self, request: BeginRequest, snapshot: SourceSnapshot, work: list[DiskWork]) -> PointId:
+        self.progress.tries += 1
         with self._stop.connected(self._tools.link.control) as control:
             answer = self._begin(control, request)
             coverages: dict[DiskId, Extents] = {}
@@ -146,6 +171,7 @@ class Cycle:
         if answer.answer is BeginAnswer.BUSY:
             self._snapshot_is_useless = True
             raise ConnectorBusy(group=str(self._job.group))
+        self.progress.begun = True
         return answer
 
     # commit
@@ -158,6 +184,7 @@ class Cycle:
         request = CommitRequest(cycle=self._job.cycle, coverages=named)
         while (reply := control.commit(request)).phase not in ANSWERED:
             self.progress.applied_bytes, self.progress.to_apply_bytes = reply.done_bytes, reply.total_bytes
+            self.progress.answers += 1
         self.progress.applied_bytes = self.progress.to_apply_bytes = reply.total_bytes
         return self._point_of(reply)
 

@@ -58,6 +58,18 @@ class ConnectorBusy(BusyError):
 
 
 @dataclass(eq=False)
+class EpochBehind(RefusedError):
+    """The connector knows a later lease of the group: another node has it, or the control plane's database is old."""
+
+    code = "cycle.epoch-behind"
+    permanent = False
+    template = "group {group}: this lease is epoch {epoch}, but the connector knows epoch {current}"
+    group: str
+    epoch: int
+    current: int
+
+
+@dataclass(eq=False)
 class CycleFailed(IntegrityError):
     """The connector took the cycle but made no point of it."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dmcore.appliance.pairing import Pairing
-from dmcore.node.errors import FileBroken
+from dmcore.host.errors import FileBroken
 from dmcore.node.identity import Identity
 from dmcore.wire.calls import Channel, ControlChannel
 from dmcore.wire.connection import Connection

@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict
 
 from dmcore.api.labels import NodeIdText, Site
 from dmcore.appliance.pairing_client import ask_to_pair, fetch_authority
+from dmcore.host.address import Address, AddressText
+from dmcore.host.errors import FileBroken
+from dmcore.host.files import make_dir, read_state, replace_file
 from dmcore.model.enums import Role
 from dmcore.model.ids import NodeId
 from dmcore.model.names import NodeName, is_node_id
-from dmcore.node.address import Address, AddressText
-from dmcore.node.errors import FileBroken
-from dmcore.node.files import make_dir, read_state, replace_file
 from dmcore.node.identity import Identity
 from dmcore.node.pairing_errors import NotPaired, PairingRefused, TokenOtherSite
 from dmcore.node.pairing_token import PairAnswer, PairingToken, PairRequest

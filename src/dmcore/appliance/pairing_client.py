@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from dmcore.errors import TrustError
-from dmcore.node.address import Address
+from dmcore.host.address import Address
 from dmcore.node.pairing_errors import (
     AuthorityMismatch,
     ConnectorUnreachable,

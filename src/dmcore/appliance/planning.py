@@ -104,8 +104,9 @@ def begin_request(job: Job, snapshot: SourceSnapshot, work: list[DiskWork], *, r
     try:
         return BeginRequest(
             ticket=job.ticket, plan=job.plan, group=job.group, cycle=job.cycle, epoch=job.epoch,
-            target=job.target, snapshot_name=snapshot.name, snapshot_identity=snapshot.identity, resumable=resumable,
-            source_time=snapshot.taken_at, consistency=snapshot.consistency, disks=tuple(disk.plan() for disk in work),
+            successor=job.successor, target=job.target, snapshot_name=snapshot.name,
+            snapshot_identity=snapshot.identity, resumable=resumable, source_time=snapshot.taken_at,
+            consistency=snapshot.consistency, disks=tuple(disk.plan() for disk in work),
         )  # fmt: skip
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -6,22 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
-from dmcore.model.enums import Consistency, Reason, Rung
+from dmcore.model.enums import Consistency, Reason, Rung, Stage
 from dmcore.model.ids import CycleId, DiskId, GroupId, PlanId, PointId
-
-
-class Stage(StrEnum):
-    """What an appliance's cycle is doing."""
-
-    CONNECTING = "connecting"
-    SNAPSHOT = "snapshot"
-    TRANSFER = "transfer"
-    COMMIT = "commit"
-    CLEANUP = "cleanup"
-    DONE = "done"
 
 
 @dataclass
@@ -47,10 +35,19 @@ class DiskStats:
     resumed_bytes: int = 0
     """Durable from an earlier try when the last one began: neither read nor sent again."""
     seconds: float = 0.0
+    meter: Callable[[], int] | None = field(default=None, repr=False, compare=False)
+    """While a connection is open: what `wire_bytes` would be if it ended now."""
+
+    @property
+    def moved_bytes(self) -> int:
+        """`wire_bytes` as of now. It grows, however slowly a limit lets a batch go."""
+        meter = self.meter
+        return max(self.wire_bytes, meter() if meter else 0)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**vars(self), "disk": str(self.disk)}
+        fields = {name: value for name, value in vars(self).items() if name != "meter"}
+        return {**fields, "disk": str(self.disk)}
 
 
 @dataclass
@@ -61,6 +58,12 @@ class CycleProgress:
     disks: dict[DiskId, DiskStats] = field(default_factory=dict)
     applied_bytes: int = 0
     to_apply_bytes: int = 0
+    answers: int = 0
+    """What the connector has said of its commit."""
+    tries: int = 0
+    """How often the cycle was begun or gone on with over a new connection."""
+    begun: bool = False
+    """Whether the connector has taken the cycle, and with it the epoch of its lease."""
     seconds: dict[Stage, float] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     _lock: threading.Lock = field(default_factory=threading.Lock)

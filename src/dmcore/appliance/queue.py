@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -70,12 +70,17 @@ def aligned_buffer(size: int) -> Buffer:
 
 
 class BufferPool:
-    """A fixed number of buffers, reused, shared by all disks of a node: its budget of memory."""
+    """A fixed number of buffers, reused, shared by all disks of a node: its budget of memory.
+
+    A free one goes to who holds the fewest, and among equals to who waited longest: a plan that is limited to a slow
+    rate fills what nobody else wants, and no more.
+    """
 
     def __init__(self, count: int, size: int) -> None:
         self.count, self.size = count, size
         self._left = count
         self._free: list[Buffer] = []
+        self._waiting: list[Callable[[], int]] = []
         self._changed = threading.Condition()
 
     @property
@@ -84,10 +89,18 @@ class BufferPool:
         with self._changed:
             return self._left + len(self._free)
 
-    def take(self, stopped: threading.Event) -> Buffer:
-        """A buffer, waiting for one. Raises Cancelled once `stopped` is set and `wake` was called."""
+    def take(self, stopped: threading.Event, held: Callable[[], int] = lambda: 0) -> Buffer:
+        """A buffer, waiting for one. Raises Cancelled once `stopped` is set and `wake` was called.
+
+        `held` tells how many the asker has already.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._free or self._left or stopped.is_set())
+            self._waiting.append(held)
+            try:
+                self._changed.wait_for(lambda: self._is_next(held) or stopped.is_set())
+            finally:
+                self._waiting.remove(held)
+                self._changed.notify_all()  # somebody else is next now
             if stopped.is_set():
                 raise Cancelled(problem="the disk's other stages have ended")
             if self._free:
@@ -99,12 +112,17 @@ class BufferPool:
         """The buffer may be used for something else now."""
         with self._changed:
             self._free.append(buffer)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def wake(self) -> None:
         """Let those who wait look whether they were stopped."""
         with self._changed:
             self._changed.notify_all()
+
+    def _is_next(self, held: Callable[[], int]) -> bool:
+        if not self._free and not self._left:
+            return False
+        return min(self._waiting, key=lambda waiting: waiting()) is held
 
 
 class Loan:
@@ -115,10 +133,11 @@ class Loan:
         self._pool, self._stopped = pool, stopped
         self._lock = threading.Lock()
         self._held: dict[int, Buffer] = {}
+        self._count = self._held.__len__
 
     def take(self) -> Buffer:
         """A buffer, waiting for one. Raises Cancelled."""
-        buffer = self._pool.take(self._stopped)
+        buffer = self._pool.take(self._stopped, self._count)
         with self._lock:
             self._held[id(buffer)] = buffer
         return buffer

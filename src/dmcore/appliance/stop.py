@@ -33,6 +33,13 @@ class Stop:
             if self._why:
                 raise Cancelled(problem=self._why)
 
+    def pause(self, wait_s: float) -> None:
+        """Wait. A request ends it at once, and it raises Cancelled then."""
+        asked = threading.Event()
+        with self.watching(lambda _: asked.set()):
+            asked.wait(wait_s)
+        self.check()
+
     @contextmanager
     def watching(self, end: Callable[[str], None]) -> Iterator[None]:
         """Let `end` be called, by any thread and at once if it is too late already, until the block is left."""

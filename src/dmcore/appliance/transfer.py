@@ -13,6 +13,7 @@ from dmcore.api.jobs import Codec as CodecName
 from dmcore.api.jobs import Job
 from dmcore.appliance.errors import OpenedOtherwise
 from dmcore.appliance.link import Link
+from dmcore.appliance.pacing import wait_while_paused
 from dmcore.appliance.planning import DiskWork
 from dmcore.appliance.progress import CycleProgress, DiskStats
 from dmcore.appliance.pump import DiskPump, Pools, header_for
@@ -28,8 +29,9 @@ from dmcore.seal.stream import Codec
 from dmcore.wire.disk_channel import DiskChannel, OpenedDisk
 from dmcore.wire.errors import ProtocolError
 from dmcore.wire.messages import OpenReply, OpenRequest
+from dmcore.wire.pacer import UNPACED, Pace
 
-CODECS = {CodecName.RAW: Codec.NONE, CodecName.LZ4: Codec.LZ4, CodecName.ZSTD: Codec.ZSTD}
+CODECS = {CodecName.NONE: Codec.NONE, CodecName.LZ4: Codec.LZ4, CodecName.ZSTD: Codec.ZSTD}
 PART_BYTES = MAX_STREAM_DATA_BYTES // 2
 """How much of a disk one stream is for: whatever it holds, the stream stays under its limits."""
 
@@ -44,6 +46,8 @@ class Tools:
     block_bytes: int
     codec: CodecName
     parallel_disks: int
+    pace: Pace = UNPACED
+    """How fast the job's blocks may be sent: `Pacing.for_job`."""
 
 
 class Transfer:
@@ -104,8 +108,10 @@ class DiskSender:
         choice = replace(work.choice, extents=ex.intersect(work.choice.extents, window))
         if not len(choice.extents) and not work.unknown_blocks:
             return ex.empty()
+        wait_while_paused(tools.pace, stop)
         with stop.connected(tools.link.disk) as channel, self._counted(channel):
             opened = self._open(channel, first, window)
+            channel.connection.use_pace(tools.pace)
             keys = unwrap_all(tools.keys, wrapped_keys(self._job, opened.reply, channel.connection.peer))
             pump = DiskPump(work.disk, choice, opened, channel, self._stats, tools.pools)
             with stop.watching(pump.cancel):
@@ -123,12 +129,14 @@ class DiskSender:
 
     @contextmanager
     def _counted(self, channel: DiskChannel) -> Iterator[None]:
-        began = time.monotonic()
+        began, connection, stats = time.monotonic(), channel.connection, self._stats
+        before_bytes = stats.wire_bytes
+        stats.meter = lambda: before_bytes + connection.sent_bytes + connection.received_bytes
         try:
             yield
         finally:
-            self._stats.wire_bytes += channel.connection.sent_bytes + channel.connection.received_bytes
-            self._stats.seconds += time.monotonic() - began
+            stats.wire_bytes, stats.meter = stats.meter(), None
+            stats.seconds += time.monotonic() - began
             self.acknowledged += max(channel.durable_batch, 0)  # batch 0, OPEN, holds no block
 
     def _header(self, opened: OpenedDisk) -> StreamHeader:

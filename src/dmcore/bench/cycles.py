@@ -18,9 +18,9 @@ from dmcore.bench.libraries import Bytes
 from dmcore.bench.replay import Replay
 from dmcore.bench.workload import Workload
 from dmcore.connector.ca import open_authority, server_certificate
+from dmcore.host.clock import utc_now
 from dmcore.lab.layout import SITE_SOURCE, Lab, make_lab
 from dmcore.lab.processes import pair_appliance, run_job, running_connector
-from dmcore.node.clock import utc_now
 from dmcore.node.identity import load_identity
 from dmcore.sources.tracking import start_tracking
 from dmcore.sources.writer import TrackedWriter

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dmcore.api.labels import Alias, Label, Site
 from dmcore.connector.trust_errors import BindingRefused, BindingUnfit, PlanUnbound
+from dmcore.host.errors import FileBroken
+from dmcore.host.files import create_file, make_dir, read_state, replace_file
 from dmcore.model.ids import GroupId, PlanId
-from dmcore.node.errors import FileBroken
-from dmcore.node.files import create_file, make_dir, read_state, replace_file
 
 MAX_BOUND_MACHINES = 4096
 """Of all groups of a plan: with the longest names its file is still smaller than any state file may be."""

@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dmcore.connector.trust_errors import CsrRefused
+from dmcore.host.clock import Clock
+from dmcore.host.errors import FileBroken
+from dmcore.host.files import make_dir, read_state, replace_file
 from dmcore.model.enums import Role
 from dmcore.model.names import NodeName, node_id_of
-from dmcore.node.clock import Clock
-from dmcore.node.errors import FileBroken
-from dmcore.node.files import make_dir, read_state, replace_file
 from dmcore.node.identity import Identity, load_or_make_key
 
 AUTHORITY_LIFE = timedelta(days=20 * 365)

@@ -1,18 +1,20 @@
 """One control connection: an attempt's `state`, `begin` and `commit`."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from dmcore.connector.bindings import Bindings
 from dmcore.connector.errors import NotBegun
 from dmcore.connector.groups import Groups
 from dmcore.connector.keyring import PlanKeyring
+from dmcore.connector.metrics import ConnectorMetrics
 from dmcore.connector.roller import Roller
 from dmcore.connector.senders import Senders
 from dmcore.connector.tickets import Presented, TicketGate
-from dmcore.model.ids import DiskId, point_id
+from dmcore.host.clock import Clock
+from dmcore.model.ids import CycleId, DiskId, point_id
 from dmcore.model.names import NodeName
 from dmcore.model.phase import ANSWERED, FINISHED, Phase
-from dmcore.node.clock import Clock
 from dmcore.shadow.admission import Answer
 from dmcore.shadow.group import GroupShadow
 from dmcore.shadow.state import Cycle, CycleDisk, GroupState, ShadowImage
@@ -32,8 +34,10 @@ from dmcore.wire.messages import (
     StateRequest,
 )
 
-IDLE_S = 3600.0
-"""How long an attempt may read and send between two words on its control connection."""
+IDLE_S = 7 * 86_400.0
+"""How long an attempt may read and send, or be paused, between two words on its control connection.
+
+An appliance that is gone is noticed much sooner: by TCP's keepalive, or by its successor's epoch."""
 COMMIT_WAIT_S = 1.0
 """How long a `commit` waits for the cycle's end before it answers with progress."""
 
@@ -57,6 +61,7 @@ class Desk:
     roller: Roller
     senders: Senders
     clock: Clock
+    metrics: ConnectorMetrics = field(default_factory=ConnectorMetrics)
 
 
 class ControlSession:
@@ -66,6 +71,7 @@ class ControlSession:
         self._connection, self._peer, self._desk = connection, peer, desk
         self._shadow: GroupShadow | None = None
         self._epoch = 0
+        self._began_s = 0.0
 
     def run(self) -> None:
         """Answer until the appliance closes. Raises what ends the session."""
@@ -93,12 +99,12 @@ class ControlSession:
     def _begin(self, request: BeginRequest) -> BeginReply:
         shadow = self._admit(request)
         answer = shadow.begin(self._cycle(request))
-        self._shadow, self._epoch = shadow, request.epoch
+        self._shadow, self._epoch, self._began_s = shadow, request.epoch, time.monotonic()
         if answer in {Answer.BUSY, Answer.COMMITTED}:
             self._desk.roller.start(shadow)
-        cycle = shadow.state.cycle
-        phase = cycle.phase if cycle else Phase.RECEIVING
-        return BeginReply(answer=ANSWERS[answer], phase=phase, epoch=shadow.state.epoch)
+        return BeginReply(
+            answer=ANSWERS[answer], phase=_phase_at(shadow, request.cycle, answer), epoch=shadow.state.epoch
+        )
 
     def _admit(self, request: BeginRequest) -> GroupShadow:
         """Ticket and binding first: nothing is made on behalf of a peer before both have passed."""
@@ -106,7 +112,7 @@ class ControlSession:
         highest = Presented(known.state.epoch, known.state.node or None) if known else Presented()
         ticket = self._desk.gate.check(
             request.ticket, node=self._peer.node, plan=request.plan, group=request.group, cycle=request.cycle,
-            highest=highest, now=self._desk.clock(),
+            highest=highest, now=self._desk.clock(), successor=request.successor,
         )  # fmt: skip
         if ticket.epoch != request.epoch:
             raise NotBegun(problem=f"the ticket is of epoch {ticket.epoch}, the begin of {request.epoch}")
@@ -118,7 +124,8 @@ class ControlSession:
     def _cycle(self, request: BeginRequest) -> Cycle:
         version = self._desk.keyring.current(request.plan).dek_version
         return Cycle(
-            id=request.cycle, phase=Phase.RECEIVING, epoch=request.epoch, node=self._peer.node,
+            id=request.cycle, phase=Phase.RECEIVING, epoch=request.epoch, successor=request.successor,
+            node=self._peer.node,
             snapshot_name=request.snapshot_name, snapshot_identity=request.snapshot_identity,
             resumable=request.resumable, source_time=request.source_time, consistency=request.consistency,
             disks={plan.disk: cycle_disk(plan, version) for plan in request.disks},
@@ -129,16 +136,24 @@ class ControlSession:
         if shadow is None:
             raise NotBegun(problem="commit before begin")
         named = {DiskId(each.disk): bytes.fromhex(each.sha256) for each in request.coverages}
-        shadow.commit(request.cycle, self._epoch, named)
-        self._desk.roller.start(shadow)
-        self._desk.roller.wait(shadow, COMMIT_WAIT_S)
-        return self._progress(shadow)
+        receiving = _phase(shadow) is Phase.RECEIVING
+        phase = shadow.commit(request.cycle, self._epoch, named)
+        if receiving and phase is Phase.SEALED:
+            self._desk.metrics.received(time.monotonic() - self._began_s)
+        if phase not in FINISHED:
+            self._desk.roller.start(shadow)
+            self._desk.roller.wait(shadow, COMMIT_WAIT_S)
+        return self._progress(shadow, request.cycle)
 
-    def _progress(self, shadow: GroupShadow) -> CommitReply:
+    def _progress(self, shadow: GroupShadow, asked: CycleId) -> CommitReply:
+        """How far the asked cycle is: not another one that the group has begun since."""
         state = shadow.state
         cycle = state.cycle
-        if cycle is None:
-            raise NotBegun(problem="the group has no cycle")
+        if cycle is None or cycle.id != asked:
+            if not shadow.has_made(asked):
+                raise NotBegun(problem=f"the group has gone on from cycle {asked}, which has no point")
+            point = point_id(asked, state.group)
+            return CommitReply(phase=Phase.RECLAIMED, done_bytes=0, total_bytes=0, point=point, problem="")
         has_point = cycle.phase in ANSWERED - {Phase.FAILED, Phase.DROPPED}
         total_bytes = sum(disk.log_bytes for disk in cycle.disks.values())
         applying = cycle.phase is Phase.SEALED
@@ -149,6 +164,19 @@ class ControlSession:
             point=point_id(cycle.id, state.group) if has_point else None,
             problem=cycle.problem,
         )
+
+
+def _phase(shadow: GroupShadow) -> Phase | None:
+    cycle = shadow.state.cycle
+    return cycle.phase if cycle else None
+
+
+def _phase_at(shadow: GroupShadow, asked: CycleId, answer: Answer) -> Phase:
+    """The phase that goes with the answer: the asked cycle's, or of the one that is in its way."""
+    held = shadow.state.cycle
+    if held is None or (answer is Answer.COMMITTED and held.id != asked):
+        return Phase.RECLAIMED
+    return held.phase
 
 
 def state_reply(state: GroupState) -> StateReply:

@@ -82,10 +82,11 @@ class DiskSession:
 
     def _receive(self, stream: "_Stream", digest_map: DigestMap | None, plan: CycleDisk) -> None:
         grid = Grid(plan.disk_bytes, plan.block_bytes)
-        heard = self._connection.clock()
+        heard, heard_bytes = self._connection.clock(), self._connection.received_bytes
         while True:
             received = self._connection.receive(IDLE_S)
-            heard = heard if received is None else self._connection.clock()
+            if self._connection.received_bytes != heard_bytes:  # a slow pace brings a batch little by little
+                heard, heard_bytes = self._connection.clock(), self._connection.received_bytes
             if received is None and self._connection.clock() - heard >= IDLE_S:
                 raise PeerGone(peer=self._connection.peer, problem=f"silent for {IDLE_S:g} s")
             # What has come is given before a wakeup is told: what is durable by now is acknowledged each time.
@@ -94,6 +95,7 @@ class DiskSession:
                 continue
             if not isinstance(received, ReceivedMessage):
                 stream.receiver.append(stream.attempt, received.data)
+                self._desk.metrics.received_bytes.inc(len(received.data))
                 stream.syncer.request()
             elif isinstance(received.message, StreamStart):
                 header = StreamHeader.unpack(bytes(received.payload))
@@ -112,6 +114,7 @@ class DiskSession:
             self._share.give_back(durable - self._acknowledged)
             self._acknowledged = durable
             send_ack(self._connection, durable, self._share.take())
+            self._desk.metrics.acks.inc()
         elif (credit := self._share.take()) > 0:
             send_grant(self._connection, credit)
 

@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from dmcore.errors import ConfigurationError, ConnectionFailed, DmcoreError, ExitCode, RefusedError, TargetError
+from dmcore.errors import (
+    BusyError,
+    ConfigurationError,
+    ConnectionFailed,
+    DmcoreError,
+    ExitCode,
+    RefusedError,
+    TargetError,
+)
 
 
 @dataclass(eq=False)
@@ -87,6 +95,67 @@ class ListenFailed(ConfigurationError):
     template = "cannot listen on {address}: {problem}; stop what uses it, or change the configuration"
     address: str
     problem: str
+
+
+@dataclass(eq=False)
+class PointKept(RefusedError):
+    """A point that this connector's own rules keep, whoever asks for its removal."""
+
+    code = "point.kept"
+    template = "point {point} stays: {why}"
+    point: str
+    why: str
+
+
+@dataclass(eq=False)
+class PointBusy(BusyError):
+    """A point that is being verified, recovered, published or removed."""
+
+    code = "point.busy"
+    template = "point {point} is being {doing}; try again when that is done"
+    point: str
+    doing: str
+
+
+@dataclass(eq=False)
+class JobCancelled(ConnectionFailed):
+    """The control plane, or this connector's end, stops a job. What it had half made is removed."""
+
+    code = "job.cancelled"
+    template = "job {job} was stopped"
+    job: str
+
+
+@dataclass(eq=False)
+class JobMalformed(RefusedError):
+    """A job that lacks what its kind needs."""
+
+    code = "job.malformed"
+    template = "job {job}: {problem}"
+    job: str
+    problem: str
+
+
+@dataclass(eq=False)
+class ClockJumped(ConfigurationError):
+    """The clock is more than a day ahead of what it should be: no point expires until an operator has looked."""
+
+    code = "clock.jumped"
+    template = "the clock says {now}, but was last seen at {seen}: nothing expires; if {now} is right, remove {path}"
+    now: str
+    seen: str
+    path: str
+
+
+@dataclass(eq=False)
+class TicketKeyMissing(ConfigurationError):
+    """This connector knows no key that tickets are to be signed with."""
+
+    code = "ticket.no-key"
+    template = (
+        "no control plane's key is known here: enroll this connector (`dmctl connector enroll`), or set "
+        "control.ticket_key to the PEM file of the key"
+    )
 
 
 @dataclass(eq=False)

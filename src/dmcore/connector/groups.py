@@ -35,6 +35,7 @@ class Groups:
         self._targets: dict[str, Target] = {}
         self._groups: dict[GroupId, GroupShadow] = {}
         self._broken: dict[GroupId, str] = {}
+        self._stranded: dict[GroupId, Catalogue] = {}
         storage.make_dir(self._folder)
         for path in sorted(self._folder.glob(f"*/{STATE_FILE}")):
             self._load(path.parent)
@@ -53,7 +54,7 @@ class Groups:
         """The points of every group, also of those that could not be opened: a point needs its target only."""
         with self._lock:
             served = [shadow.catalogue for shadow in self._groups.values()]
-            return served + [Catalogue(self._storage, self._places(group).points) for group in self._broken]
+            return served + list(self._stranded.values())
 
     def get(self, group: GroupId) -> GroupShadow:
         """A group, whatever its plan: for the operator.
@@ -138,6 +139,7 @@ class Groups:
             self._groups[group] = GroupShadow.load(self._kit(group, state.plan, state.target))
         except (DmcoreError, OSError) as error:
             self._broken[group] = str(error)
+            self._stranded[group] = Catalogue(self._storage, self._places(group).points)
             log.error("group not served", group=str(group), problem=str(error))
 
     def _kit(self, group: GroupId, plan: PlanId, alias: str) -> GroupKit:

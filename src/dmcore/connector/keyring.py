@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from dmcore.host.errors import FileBroken
+from dmcore.host.files import create_file, make_dir, read_state
 from dmcore.keys.provider import KeyProvider, WrappedKeys, mint, unwrap_all
 from dmcore.model.ids import PlanId
-from dmcore.node.errors import FileBroken
-from dmcore.node.files import create_file, make_dir, read_state
 from dmcore.shadow.receiver import UnsealKeys
 
 FIRST_VERSION = 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from dmcore.connector.errors import ListenFailed
-from dmcore.node.address import Address
+from dmcore.host.address import Address
 
 BACKLOG = 64
 PAUSE_S = 0.1

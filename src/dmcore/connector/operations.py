@@ -1,22 +1,17 @@
 """What an operator at the connector may ask: points, verify, recover, who is paired, bindings, every group's state."""
 
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dmcore.connector.bindings import Bindings
 from dmcore.connector.groups import Groups
-from dmcore.connector.keyring import PlanKeyring
+from dmcore.connector.keeper import PointKeeper
 from dmcore.connector.paired import PairedList
-from dmcore.connector.recovery import Progress, RecoveredDisk, recover_point
+from dmcore.connector.recovery import Progress
 from dmcore.model.ids import GroupId, NodeId, PlanId, PointId
-from dmcore.seal.derive import digest_key
-from dmcore.shadow.errors import PointDamaged, PointUnknown
 from dmcore.shadow.group import GroupShadow
-from dmcore.shadow.points import Point
-from dmcore.shadow.verify import Verifier
 
 
 @dataclass(frozen=True)
@@ -24,7 +19,7 @@ class Operations:
     """Answers are plain values, ready for JSON."""
 
     groups: Groups
-    keyring: PlanKeyring
+    keeper: PointKeeper
     bindings: Bindings
     paired_list: PairedList
     make_token: Callable[[str], str]
@@ -53,10 +48,12 @@ class Operations:
         return self.bindings.rebind(plan, group, site, machines).model_dump(mode="json")
 
     def points(self) -> list[dict[str, Any]]:
-        """Every recovery point, oldest first."""
-        found = [point for catalogue in self.groups.catalogues() for point in catalogue.all()]
-        found.sort(key=lambda point: point.source_time)
-        return [point.model_dump(mode="json") for point in found]
+        """Every recovery point with its flags, oldest first."""
+        shown = {"state", "verified_at", "preserved", "locked", "expiring"}
+        return [
+            {**point.model_dump(mode="json"), **flags.model_dump(mode="json", include=shown)}
+            for point, flags in self.keeper.all()
+        ]
 
     def status(self) -> list[dict[str, Any]]:
         """Every group: its phase, epoch, images, and what is wrong with it."""
@@ -75,44 +72,21 @@ class Operations:
         return _status(shadow)
 
     def verify(self, point: PointId, progress: Progress) -> dict[str, Any]:
-        """Read a point whole and check it against the digests it was committed with.
-
-        Raises:
-            PointDamaged: which disk, how many blocks. PointUnknown, PointNotVerifiable, GroupBroken.
-        """
-        found = self._find(point)
-        shadow = self.groups.get(found.group)
-        keys = self.keyring.lookup(found.plan)
-        maps = shadow.maps_of(found)
-        try:
-            for disk in found.disks:
-                root = keys(shadow.state.images[disk.disk].dek_version).digest_root
-                with closing(self.groups.target(found.target).open_snapshot(disk.snapshot)) as image:
-                    bad = Verifier(image, maps[disk.disk], digest_key(root, disk.disk)).run(progress)
-                if len(bad):
-                    blocks = -(-int(bad[:, 1].sum()) // disk.block_bytes)
-                    raise PointDamaged(point=str(point), disk=str(disk.disk), blocks=blocks, offset=int(bad[0, 0]))
-        finally:
-            for digest_map in maps.values():
-                digest_map.close()
-        checked = sum(disk.disk_bytes for disk in found.disks)
-        return {"point": str(point), "disks": len(found.disks), "checked_bytes": checked, "damaged_blocks": 0}
+        """Check a point. Raises as `PointKeeper.verify`."""
+        return self.keeper.verify(point, progress)
 
     def recover(self, point: PointId, folder: Path, progress: Progress) -> list[dict[str, Any]]:
-        """Write a point's disks into a folder; of a broken group too.
+        """Write a point's disks into a folder. Raises as `PointKeeper.recover`."""
+        return [disk.model_dump(mode="json") for disk in self.keeper.recover(point, folder, progress)]
 
-        Raises:
-            PointUnknown, RecoveryRefused, TargetError: what is whole by then stays, the rest is removed.
-        """
-        found = self._find(point)
-        disks: list[RecoveredDisk] = recover_point(found, self.groups.target(found.target), folder, progress)
-        return [disk.model_dump(mode="json") for disk in disks]
+    def preserve(self, point: PointId, *, preserved: bool) -> dict[str, Any]:
+        """Keep a point whatever its age, or no longer. Raises as `PointKeeper.preserve`."""
+        return {"point": str(point), "preserved": self.keeper.preserve(point, preserved=preserved).preserved}
 
-    def _find(self, point: PointId) -> Point:
-        for catalogue in self.groups.catalogues():
-            with suppress(PointUnknown):
-                return catalogue.get(point)
-        raise PointUnknown(point=str(point))
+    def expire(self, point: PointId) -> dict[str, Any]:
+        """Remove a point under the same rules as a job. Raises as `PointKeeper.expire`."""
+        self.keeper.expire(point)
+        return {"point": str(point)}
 
 
 def _status(shadow: GroupShadow) -> dict[str, Any]:
@@ -126,7 +100,7 @@ def _status(shadow: GroupShadow) -> dict[str, Any]:
         "cycle": str(cycle.id) if cycle else None,
         "phase": cycle.phase if cycle else None,
         "problem": _problem(shadow),
-        "points": len(shadow.catalogue.all()),
+        "points": shadow.catalogue.count(),
         "disks": [
             {
                 "disk": str(disk),

@@ -126,9 +126,32 @@ class RecoverRequest(_Request):
         return operations.recover(self.point, self.folder, progress)
 
 
+class PreserveRequest(_Request):
+    """Keep a point whatever its age, or no longer."""
+
+    command: Literal["preserve"] = "preserve"
+    point: PointId
+    preserved: bool = True
+
+    def perform(self, operations: Operations, _: Progress) -> Any:
+        """Whether it is preserved now."""
+        return operations.preserve(self.point, preserved=self.preserved)
+
+
+class ExpireRequest(_Request):
+    """Remove a point, if the connector's own rules let it go."""
+
+    command: Literal["expire"] = "expire"
+    point: PointId
+
+    def perform(self, operations: Operations, _: Progress) -> Any:
+        """The point that is gone."""
+        return operations.expire(self.point)
+
+
 Request = (
     PointsRequest | StatusRequest | PairTokenRequest | PairedRequest | UnpairRequest | RebindRequest
-    | DropRequest | VerifyRequest | RecoverRequest
+    | DropRequest | VerifyRequest | RecoverRequest | PreserveRequest | ExpireRequest
 )  # fmt: skip
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="command")])
 

@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict
 
 from dmcore.api.labels import NodeIdText, Site
 from dmcore.connector.trust_errors import Unpaired
+from dmcore.host.files import fsync_dir, make_dir, read_state, replace_file
 from dmcore.model.ids import NodeId
 from dmcore.model.names import is_node_id
-from dmcore.node.files import fsync_dir, make_dir, read_state, replace_file
 
 
 class PairedNode(BaseModel):

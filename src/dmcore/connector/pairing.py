@@ -10,10 +10,10 @@ from dmcore.connector.paired import PairedList, PairedNode
 from dmcore.connector.pairing_tokens import TokenStore
 from dmcore.connector.trust_errors import VersionRefused
 from dmcore.errors import DmcoreError
+from dmcore.host.address import Address
+from dmcore.host.clock import Clock
 from dmcore.model.ids import NodeId
 from dmcore.model.names import node_id_of
-from dmcore.node.address import Address
-from dmcore.node.clock import Clock
 from dmcore.node.pairing_errors import MessageMalformed
 from dmcore.node.pairing_token import (
     PAIRING_VERSION,

@@ -11,7 +11,7 @@ import structlog
 
 from dmcore.connector.listener import Listener, tcp_listening
 from dmcore.connector.pairing import PairingDesk
-from dmcore.node.address import Address
+from dmcore.host.address import Address
 from dmcore.node.pairing_errors import MessageMalformed
 from dmcore.node.pairing_link import framed, receive
 from dmcore.node.pairing_token import Refusal

@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict
 
 from dmcore.api.labels import Site
 from dmcore.connector.ca import Authority
+from dmcore.host.address import Address
+from dmcore.host.clock import Clock
+from dmcore.host.errors import FileBroken
+from dmcore.host.files import create_file, fsync_dir, make_dir, read_state
 from dmcore.model.ids import NodeId
-from dmcore.node.address import Address
-from dmcore.node.clock import Clock
-from dmcore.node.errors import FileBroken
-from dmcore.node.files import create_file, fsync_dir, make_dir, read_state
 from dmcore.node.pairing_errors import TokenExpired, TokenUnknown, TokenUsed
 from dmcore.node.pairing_token import PairingToken
 

@@ -1,22 +1,27 @@
 """Giving a recovery point back: its disks as sparse files in a folder, each whole and synced before it has its name."""
 
+import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from uuid import UUID
 
 from pydantic import BaseModel
 
 from dmcore.blocks import extents as ex
 from dmcore.connector.errors import RecoveryRefused
+from dmcore.host.errors import FileBroken
+from dmcore.host.files import fsync_dir, read_state, replace_file
 from dmcore.model.ids import DiskId
 from dmcore.native.patching import BlockIO
-from dmcore.node.files import fsync_dir
 from dmcore.shadow.points import Point, PointDisk
 from dmcore.targets.base import Readable, Target
 
 PIECE_BYTES = 4 << 20
+RECOVERY_FILE = "recovery.json"
 
 Progress = Callable[[int], None]
 
@@ -45,6 +50,47 @@ def recover_point(point: Point, target: Target, folder: Path, progress: Progress
     except OSError as error:
         problem = f"{error.strerror or error}; free space, or name another folder"
         raise RecoveryRefused(path=str(error.filename or folder), problem=problem) from error
+
+
+def recover_whole(point: Point, target: Target, root: Path, job: UUID, progress: Progress) -> None:
+    """Write a point into `root/<point>`, which then also says in RECOVERY_FILE what it holds and which job made it.
+
+    The folder has its name only once it is whole. The same job again finds it done, or begins anew.
+
+    Raises:
+        RecoveryRefused: a folder of another job, or anything else, is there already; or it cannot be written.
+        TargetError: reading failed. Nothing is left behind.
+    """
+    folder, partial = root / str(point.id), root / f".{point.id}.{job}"
+    try:
+        if _made_by(job, folder):
+            return
+        if folder.exists() or folder.is_symlink():
+            raise RecoveryRefused(path=str(folder), problem="is there already; nothing is overwritten")
+        if partial.exists() or partial.is_symlink():  # left by a killed process; a symbolic link is not followed
+            shutil.rmtree(partial)
+        disks = recover_point(point, target, partial, progress)
+        replace_file(partial / RECOVERY_FILE, _manifest(point, job, disks))
+        partial.rename(folder)
+        fsync_dir(root)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise RecoveryRefused(path=str(error.filename or folder), problem=error.strerror or str(error)) from error
+        raise
+
+
+def _made_by(job: UUID, folder: Path) -> bool:
+    try:
+        return bool(json.loads(read_state(folder / RECOVERY_FILE))["job"] == str(job))
+    except (OSError, FileBroken, ValueError, TypeError, LookupError):
+        return False
+
+
+def _manifest(point: Point, job: UUID, disks: list[RecoveredDisk]) -> bytes:
+    said = [{**disk.model_dump(mode="json", exclude={"path"}), "file": disk.path.name} for disk in disks]
+    facts = {"job": str(job), "point": str(point.id), "source_time": point.source_time.isoformat(), "disks": said}
+    return json.dumps(facts, indent=1).encode()
 
 
 def file_name(disk: PointDisk) -> str:

@@ -4,11 +4,13 @@ It never retries by itself: whoever asks how far a cycle is (`commit`, a start o
 """
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import structlog
 
+from dmcore.connector.metrics import ConnectorMetrics
 from dmcore.errors import DmcoreError
 from dmcore.model.ids import GroupId
 from dmcore.model.phase import ANSWERED, Phase
@@ -35,8 +37,8 @@ class Rolling:
 class Roller:
     """A few threads; one at a time for a group."""
 
-    def __init__(self, publisher: Publisher, threads: int = 2) -> None:
-        self._publisher = publisher
+    def __init__(self, publisher: Publisher, threads: int = 2, metrics: ConnectorMetrics | None = None) -> None:
+        self._publisher, self._metrics = publisher, metrics or ConnectorMetrics()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="roller")
         self._changed = threading.Condition()
         self._rolling: dict[GroupId, Rolling] = {}
@@ -105,12 +107,17 @@ class Roller:
         def progress(count: int) -> None:
             with self._changed:
                 rolling.done_bytes += count
+            self._metrics.applied_bytes.inc(count)
 
         ids = {"group": str(shadow.state.group), "plan": str(shadow.state.plan)}
         try:
+            began_s = time.monotonic()
             while not self._stopping and (phase := shadow.advance(self._publisher, progress)) is not None:
-                log.info("cycle advanced", phase=phase, **ids)
+                took_s = time.monotonic() - began_s
+                log.info("cycle advanced", phase=phase, seconds=round(took_s, 3), **ids)
+                self._metrics.reached(phase, took_s)
                 self._change(rolling, reached=phase)
+                began_s = time.monotonic()
         except DmcoreError as error:
             log.error("cycle stopped", code=error.code, problem=str(error), **ids)
             return error

@@ -14,9 +14,9 @@ from dmcore.connector.errors import ConnectorFault
 from dmcore.connector.listener import Listener, tcp_listening
 from dmcore.connector.paired import PairedList
 from dmcore.errors import ConnectionFailed, DmcoreError
+from dmcore.host.address import Address
 from dmcore.model.ids import NodeId
 from dmcore.model.names import NodeName
-from dmcore.node.address import Address
 from dmcore.targets.errors import TargetIOFailed
 from dmcore.wire.connection import Connection
 from dmcore.wire.credit import CreditBudget
@@ -52,6 +52,11 @@ class Server:
     def address(self) -> Address:
         """Where it listens."""
         return self._listener.address
+
+    @property
+    def credit_in_use(self) -> int:
+        """The batches that senders may send, or have sent, and that are not durable yet."""
+        return self._budget.held
 
     def start(self) -> None:
         """Serve from now on."""

@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from dmcore.api.tickets import Ticket, verify_ticket
-from dmcore.connector.trust_errors import EpochStale, TicketForOther
-from dmcore.model.ids import CycleId, GroupId, NodeId, PlanId
-from dmcore.node.errors import FileBroken
-from dmcore.node.files import read_state
+from dmcore.connector.trust_errors import EpochStale, SuccessorRefused, TicketForOther
+from dmcore.host.errors import FileBroken
+from dmcore.host.files import read_state
+from dmcore.model.ids import CycleId, GroupId, NodeId, PlanId, successor_cycle
 
 
 @dataclass(frozen=True)
@@ -40,34 +40,41 @@ class TicketGate:
         cycle: CycleId,
         highest: Presented,
         now: datetime,
+        successor: int = 0,
     ) -> Ticket:
         """The ticket, if the node of the peer's certificate may begin this cycle under it.
 
         Its expiry counts when its epoch is presented for the first time. From then on that node goes on under
-        it until a higher epoch is presented, so that a lost control plane stops no cycle.
+        it until a higher epoch is presented, so that a lost control plane stops no cycle. It may then also begin
+        successors of the ticket's cycle, whose ids nobody chooses: they follow from the ticket's.
 
         Raises:
             TicketForged, TicketMalformed, TicketExpired: see `verify_ticket`.
             TicketForOther: of another connector, node, plan, group or cycle, or its epoch is another node's.
             EpochStale: a higher epoch is known, and named.
+            SuccessorRefused: a successor under an epoch that this node has not presented before.
         """
         ticket = verify_ticket(self.key, text)
-        self._require_ours(ticket, node, plan, group, cycle)
+        self._require_ours(ticket, node, plan, group, cycle, successor)
         if ticket.epoch < highest.epoch:
             raise EpochStale(group=str(group), epoch=ticket.epoch, current=highest.epoch)
+        if successor and (ticket.epoch, node) != (highest.epoch, highest.node):
+            raise SuccessorRefused(group=str(group), successor=successor, epoch=ticket.epoch)
         if ticket.epoch > highest.epoch:
             ticket.require_fresh(now)
         elif highest.node not in {None, node}:
             raise TicketForOther(what=f"epoch {ticket.epoch} of node", claimed=str(highest.node), used=node)
         return ticket
 
-    def _require_ours(self, ticket: Ticket, node: NodeId, plan: PlanId, group: GroupId, cycle: CycleId) -> None:
+    def _require_ours(
+        self, ticket: Ticket, node: NodeId, plan: PlanId, group: GroupId, cycle: CycleId, successor: int
+    ) -> None:
         pairs = [
             ("connector", ticket.connector, self.connector),
             ("node", ticket.node, node),
             ("plan", ticket.plan, plan),
             ("group", ticket.group, group),
-            ("cycle", ticket.cycle, cycle),
+            ("cycle", successor_cycle(ticket.cycle, successor), cycle),
         ]
         for what, claimed, used in pairs:
             if claimed != used:

@@ -56,6 +56,20 @@ class EpochStale(RefusedError):
 
 
 @dataclass(eq=False)
+class SuccessorRefused(TrustError):
+    """A cycle that an appliance began by itself, under an epoch that it has not presented before."""
+
+    code = "ticket.successor"
+    template = (
+        "successor {successor} of group {group} under epoch {epoch}: only the node that has begun a cycle under an "
+        "epoch goes on under it by itself"
+    )
+    group: str
+    successor: int
+    epoch: int
+
+
+@dataclass(eq=False)
 class BindingRefused(RefusedError):
     """What a plan asks for is not what it was bound to at its first cycle."""
 

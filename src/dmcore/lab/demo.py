@@ -1,24 +1,32 @@
 """The main job, shown on a real disk: seed it, change it, replicate the change, recover both points, compare.
 
-Everything is real: two processes, mutual TLS, an ext4 file system (or a copy of the user's own disk), e2fsck.
+Everything is real: a control plane that schedules, an appliance and a connector, mutual TLS, an ext4 file system (or a
+copy of the user's own disk), e2fsck.
 """
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
+from dmcore.api.jobs import JobsReply, JobView
+from dmcore.api.operator_client import OperatorClient
+from dmcore.api.plans import PlanSpec, PlanView
 from dmcore.connector.operator import RecoverRequest, VerifyRequest, ask
 from dmcore.lab import filesystem as fs
+from dmcore.lab.deployment import make_deployment
 from dmcore.lab.errors import DemoDiffers, DemoNeedsRoom
-from dmcore.lab.layout import Lab, make_lab
-from dmcore.lab.processes import pair_appliance, run_job, running_connector
+from dmcore.lab.following import ExitCodeOf, await_job, await_point, progress_of, report_of
+from dmcore.lab.layout import SOURCE, TARGET, Lab
+from dmcore.lab.running import RunningLab, running
 from dmcore.model.ids import PointId
 from dmcore.sources.tracking import start_tracking
 
-MACHINE, DISK = "demo", "disk0.img"
+MACHINE, DISK, PLAN = "demo", "disk0.img", "demo"
+RPO_S = 86_400
+"""Long: after the first, the demo says itself when a cycle runs."""
 STATS = ("read_bytes", "changed_bytes", "zero_bytes", "sealed_bytes", "wire_bytes", "seconds", "rung", "reason")
 
 COPIES = 8
@@ -46,6 +54,7 @@ class ShownPoint:
     """One of the two points, and what the source was at it."""
 
     report: dict[str, Any]
+    """What the control plane knows of the job."""
     source_sha256: str
     recovered: Path = field(default_factory=Path)
     recovered_sha256: str = ""
@@ -61,6 +70,8 @@ class ShownPoint:
         disk = self.report["disks"][0]
         return {
             "id": self.report["point"],
+            "plan": self.report["plan"],
+            "job": self.report["job"],
             "cycle": self.report["cycle"],
             "source_time": self.report["source_time"],
             "disks": [
@@ -77,11 +88,36 @@ class ShownPoint:
         }
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Follows what the lab's control plane says of jobs."""
+
+    roles: RunningLab
+    operator: OperatorClient
+    tell: Narrator
+    exit_code_of: ExitCodeOf
+
+    def cycle(self, plan: PlanView, start: Callable[[], JobsReply]) -> dict[str, Any]:
+        """A cycle of the plan's one group, from its job to its point in the index.
+
+        Raises:
+            JobFailed: it ended without a point. NodeFailed: a role has ended.
+        """
+
+        def shown(job: JobView) -> None:
+            self.roles.require_running()
+            self.tell.progress(progress_of(job))
+
+        job = await_job(self.operator, start, shown, self.exit_code_of)
+        await_point(self.operator, plan.id, job, self.roles.require_running)
+        return report_of(job)
+
+
 class Demo:
     """One run in a directory of its own. The user's image is only ever read."""
 
-    def __init__(self, workdir: Path, image: Path | None, narrator: Narrator) -> None:
-        self._workdir, self._image, self._tell = workdir, image, narrator
+    def __init__(self, workdir: Path, image: Path | None, narrator: Narrator, exit_code_of: ExitCodeOf) -> None:
+        self._workdir, self._image, self._tell, self._exit_code_of = workdir, image, narrator, exit_code_of
         self._scratch = workdir / "scratch"
 
     def run(self) -> list[ShownPoint]:
@@ -91,15 +127,22 @@ class Demo:
             DemoDiffers: a point does not give back what was at the source. DmcoreError: something else failed.
         """
         require_room(self._workdir, fs.data_bytes(self._image) * COPIES)
-        lab = make_lab(self._workdir)
+        lab = make_deployment(self._workdir)
         self._scratch.mkdir()
         disk = self._make_disk(lab)
-        with running_connector(lab):
-            self._tell.step("Pair the appliance with the connector")
-            pair_appliance(lab)
-            points = [self._cycle(lab, disk, "Seed: the first cycle reads and sends the whole disk")]
+        self._tell.step("Start a control plane, a connector and an appliance")
+        with running(lab, self._tell.note) as roles, lab.operator() as operator:
+            watch = Watch(roles, operator, self._tell, self._exit_code_of)
+            self._tell.step("Seed: a plan is made, its first cycle is due at once, and sends the whole disk")
+            sha256 = fs.sha256_of(disk)
+            plan = operator.create_plan(
+                PlanSpec(name=PLAN, source=SOURCE, target=TARGET, machines=(MACHINE,), rpo_s=RPO_S)
+            )
+            points = [ShownPoint(watch.cycle(plan, lambda: operator.jobs(plan=plan.id)), sha256)]
             self._change(disk)
-            points.append(self._cycle(lab, disk, "Delta: the second cycle reads and sends only the change"))
+            self._tell.step("Delta: the plan is run again; only the change is read and sent")
+            sha256 = fs.sha256_of(disk)
+            points.append(ShownPoint(watch.cycle(plan, lambda: operator.run_plan(plan.id)), sha256))
             self._recover(lab, points)
             self._verify(lab, points[-1])
         shutil.rmtree(self._scratch)
@@ -118,12 +161,6 @@ class Demo:
             fs.copy_disk(self._image, disk)
         start_tracking(disk)
         return disk
-
-    def _cycle(self, lab: Lab, disk: Path, title: str) -> ShownPoint:
-        self._tell.step(title)
-        sha256 = fs.sha256_of(disk)
-        _, path = lab.new_job([MACHINE], datetime.now(UTC))
-        return ShownPoint(run_job(lab, path, self._tell.progress), sha256)
 
     def _change(self, disk: Path) -> None:
         """On a clone, by debugfs; what differs is then written to the protected disk through the tracked writer."""

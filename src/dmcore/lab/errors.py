@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dmcore.errors import ConfigurationError, ConnectionFailed, DmcoreError, ExitCode, IntegrityError
+from dmcore.errors import BusyError, ConfigurationError, ConnectionFailed, DmcoreError, ExitCode, IntegrityError
 
 
 @dataclass(eq=False)
@@ -21,6 +21,33 @@ class LabMissing(ConfigurationError):
     code = "lab.missing"
     template = "{path}: no lab here; make one with `dmctl lab init {path}`"
     path: str
+
+
+@dataclass(eq=False)
+class LabNotStarted(ConfigurationError):
+    """Its control plane is made at the first start, and the operator logged in."""
+
+    code = "lab.not-started"
+    template = "{path}: this lab was never up; run `dmctl lab up {path}` first"
+    path: str
+
+
+@dataclass(eq=False)
+class LabRuns(BusyError):
+    """Another process runs it."""
+
+    code = "lab.runs"
+    template = "{path}: the lab is up already; stop the other `dmctl lab up` first"
+    path: str
+
+
+@dataclass(eq=False)
+class NoNamespace(ConfigurationError):
+    """A sovereign lab needs a network of its own, and cannot have one here."""
+
+    code = "lab.no-namespace"
+    template = "no network namespace for a sovereign lab: {problem}; run it as root, or without --sovereign"
+    problem: str
 
 
 @dataclass(eq=False)

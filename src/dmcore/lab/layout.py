@@ -1,4 +1,7 @@
-"""A lab's directory: two nodes' configurations, the keys between them, a source, a target.
+"""A data plane in a directory: two nodes' configurations, the keys between them, a source, a target.
+
+Benchmarks and tests run it without a control plane: it signs tickets with a key of its own, and its jobs are files. A
+whole deployment is in deployment.py.
 
 lab.json            ids of the plan and group, the last epoch, the machines
 appliance.toml      connector.toml
@@ -29,11 +32,11 @@ from cryptography.hazmat.primitives.serialization import (
 
 from dmcore.api.jobs import Codec, Job
 from dmcore.api.tickets import Ticket, sign_ticket
+from dmcore.host.files import make_dir, replace_file
 from dmcore.keys import local
 from dmcore.lab.errors import LabExists, LabMissing
 from dmcore.model.enums import Rung
 from dmcore.model.ids import CycleId, GroupId, NodeId, PlanId
-from dmcore.node.files import make_dir, replace_file
 from dmcore.node.identity import load_identity
 
 SOURCE, TARGET = "machines", "shadows"
@@ -63,7 +66,7 @@ state_dir = "connector"
 listen = "127.0.0.1:{port}"
 pairing_listen = "127.0.0.1:{pairing_port}"
 advertise = "127.0.0.1"
-allowed_roots = ["target"]
+allowed_roots = {roots}
 
 [kek]
 file = "keys/kek.key"
@@ -72,6 +75,9 @@ fingerprint = "{kek}"
 [targets.{target}]
 kind = "folder"
 path = "target"
+"""
+
+TICKET_KEY = """\
 
 [control]
 ticket_key = "keys/ticket.pub"
@@ -176,20 +182,33 @@ def make_lab(root: Path, source_kind: str = "tracked") -> Lab:
         LabExists: something is there already.
     """
     root = root.absolute()
-    if root.exists() and any(root.iterdir()):
-        raise LabExists(path=str(root))
-    for name in ("keys", "source", "target", "appliance", "connector", "jobs"):
-        make_dir(root / name)
-    kek = local.create(root / "keys" / "kek.key")
+    make_directories(root, "jobs")
     _make_ticket_key(root / "keys")
-    port, pairing_port = free_ports(2)
-    appliance = APPLIANCE.format(site=SITE_SOURCE, kek=kek, source=SOURCE, kind=source_kind)
-    connector = CONNECTOR.format(site=SITE_TARGET, port=port, pairing_port=pairing_port, kek=kek, target=TARGET)
-    replace_file(root / "appliance.toml", appliance.encode())
-    replace_file(root / "connector.toml", connector.encode())
+    write_nodes(root, source_kind, ["target"], TICKET_KEY)
     facts = {"plan": str(uuid4()), "group": str(uuid4()), "epoch": 0}
     replace_file(root / "lab.json", json.dumps(facts, indent=1).encode())
     return Lab(root)
+
+
+def make_directories(root: Path, *more: str) -> None:
+    """Those of two nodes, and more. Raises LabExists."""
+    if root.exists() and any(root.iterdir()):
+        raise LabExists(path=str(root))
+    for name in ("keys", "source", "target", "appliance", "connector", *more):
+        make_dir(root / name)
+
+
+def write_nodes(root: Path, source_kind: str, connector_roots: list[str], connector_more: str) -> None:
+    """The nodes' settings, on free ports, and the key that both pin."""
+    kek = local.create(root / "keys" / "kek.key")
+    port, pairing_port = free_ports(2)
+    appliance = APPLIANCE.format(site=SITE_SOURCE, kek=kek, source=SOURCE, kind=source_kind)
+    connector = CONNECTOR.format(
+        site=SITE_TARGET, port=port, pairing_port=pairing_port, kek=kek, target=TARGET,
+        roots=json.dumps(connector_roots),
+    )  # fmt: skip
+    replace_file(root / "appliance.toml", appliance.encode())
+    replace_file(root / "connector.toml", (connector + connector_more).encode())
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The lab's nodes as real processes: started, waited for, asked, stopped. What they log is under `logs/`."""
+"""A lab's nodes as real processes: started, waited for, asked, stopped. What they log is under `logs/`."""
 
 import json
 import os
@@ -16,14 +16,13 @@ from dmcore.appliance.pairing import load_pairings
 from dmcore.connector.errors import ConnectorNotRunning
 from dmcore.connector.operator import PairTokenRequest, StatusRequest, ask
 from dmcore.errors import ExitCode
-from dmcore.lab.errors import JobFailed, LabDown, NodeFailed
+from dmcore.host.files import make_dir
+from dmcore.lab.errors import JobFailed, NodeFailed
 from dmcore.lab.layout import SITE_SOURCE, Lab
-from dmcore.node.files import make_dir
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.05
-REPORT_POLL_S = 0.2
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -88,14 +87,20 @@ def start_connector(lab: Lab) -> NodeProcess:
     waited = threading.Event()
     for _ in range(int(READY_TIMEOUT_S / POLL_S)):
         node.require_running()
-        try:
-            ask(lab.connector_socket, StatusRequest())
-        except ConnectorNotRunning:
-            waited.wait(POLL_S)
-        else:
+        if connector_answers(lab):
             return node
+        waited.wait(POLL_S)
     node.stop()
     raise NodeFailed(name="connector", problem=f"did not answer within {READY_TIMEOUT_S:g} s", log=str(node.log))
+
+
+def connector_answers(lab: Lab) -> bool:
+    """Whether a connector of this lab is there."""
+    try:
+        ask(lab.connector_socket, StatusRequest())
+    except ConnectorNotRunning:
+        return False
+    return True
 
 
 @contextmanager
@@ -156,34 +161,6 @@ def _follow(lab: Lab, process: "subprocess.Popen[str]", on_progress: OnProgress)
     log = lab.root / "logs" / "appliance.log"
     problem = f"exited with {process.wait()} and without a report: {last_line(log)}"
     raise NodeFailed(name="appliance", problem=problem, log=str(log))
-
-
-def require_up(lab: Lab) -> None:
-    """Whether somebody runs the lab. Raises LabDown."""
-    try:
-        ask(lab.connector_socket, StatusRequest())
-    except ConnectorNotRunning as down:
-        raise LabDown(path=str(lab.root)) from down
-
-
-def wait_for_report(lab: Lab, job: Path) -> dict[str, Any]:
-    """What `lab up`'s appliance made of a job file.
-
-    Raises:
-        JobFailed: the job ended in an error. LabDown: the lab went down meanwhile; its next start takes the job.
-    """
-    report = lab.jobs / "done" / f"{job.stem}.report.json"
-    failed = lab.jobs / "failed" / f"{job.stem}.error.json"
-    waited = threading.Event()
-    while True:
-        if report.exists():
-            found: dict[str, Any] = json.loads(report.read_text())
-            return found
-        if failed.exists():
-            error = json.loads(failed.read_text())
-            raise JobFailed(str(error["message"]), str(error["code"]), ExitCode(error["exit_code"]))
-        require_up(lab)
-        waited.wait(REPORT_POLL_S)
 
 
 def environment() -> dict[str, str]:

@@ -46,8 +46,12 @@ class SnapshotKind(StrEnum):
     SPARSE_COPY = "sparse-copy"
 
 
-class PointState(StrEnum):
-    """A recovery point as its connector knows it."""
+class Stage(StrEnum):
+    """What an appliance's cycle is doing."""
 
-    CREATING = "creating"
-    AVAILABLE = "available"
+    CONNECTING = "connecting"
+    SNAPSHOT = "snapshot"
+    TRANSFER = "transfer"
+    COMMIT = "commit"
+    CLEANUP = "cleanup"
+    DONE = "done"

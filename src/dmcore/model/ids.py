@@ -26,6 +26,14 @@ def point_id(cycle: CycleId, group: GroupId) -> PointId:
     return PointId(uuid5(cycle, str(group)))
 
 
+def successor_cycle(cycle: CycleId, number: int) -> CycleId:
+    """The cycle that an appliance begins by itself under the lease of `cycle`, while there is no control plane.
+
+    Number 0 is the cycle itself. Both ends of a connection compute it, so that none can name another's cycle.
+    """
+    return CycleId(uuid5(cycle, f"successor {number}")) if number else cycle
+
+
 def image_of(cycle: CycleId) -> ImageId:
     """The image that a cycle leaves in the shadows it patched."""
     return ImageId(cycle)

@@ -43,6 +43,17 @@ def target_place(settings: ConnectorSettings, alias: str) -> Place[TargetKind]:
     return _place("target", alias, known, settings.allowed_roots)
 
 
+def recovery_folder(settings: ConnectorSettings, alias: str) -> Path:
+    """The folder that points may be recovered into under this alias.
+
+    Raises:
+        AliasUnknown: no recovery folder is called so.
+        PathOutsideRoots: its path leads outside the allowed roots.
+    """
+    known = {name: Place(name, None, recovery.path) for name, recovery in settings.recoveries.items()}
+    return _place("recovery folder", alias, known, settings.allowed_roots).path
+
+
 def _place(noun: str, alias: str, known: Mapping[str, Place[Kind]], roots: Sequence[Path]) -> Place[Kind]:
     if alias not in known:
         raise AliasUnknown(noun=noun, alias=alias, known=", ".join(sorted(known)) or "none")

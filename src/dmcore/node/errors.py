@@ -1,18 +1,8 @@
-"""What can be wrong with a node's own settings, files and identity. Pairing has pairing_errors.py."""
+"""What can be wrong with the names in a node's own settings. Pairing has pairing_errors.py."""
 
 from dataclasses import dataclass
 
-from dmcore.errors import BusyError, ConfigurationError
-
-
-@dataclass(eq=False)
-class SettingsRefused(ConfigurationError):
-    """The configuration file is missing, not TOML, or has a key or value that this node does not know."""
-
-    code = "settings.invalid"
-    template = "configuration {path}: {problem}"
-    path: str
-    problem: str
+from dmcore.errors import ConfigurationError
 
 
 @dataclass(eq=False)
@@ -36,32 +26,3 @@ class PathOutsideRoots(ConfigurationError):
     path: str
     problem: str
     roots: str
-
-
-@dataclass(eq=False)
-class FileExposed(ConfigurationError):
-    """A private key that others than the owner can read or change."""
-
-    code = "file.mode"
-    template = "{path} has mode {mode}: others may have read this key; run `chmod 600 {path}`, better make a new one"
-    path: str
-    mode: str
-
-
-@dataclass(eq=False)
-class FileBroken(ConfigurationError):
-    """A file of the node's state directory, or one its configuration names, cannot be used."""
-
-    code = "file.broken"
-    template = "{path}: {problem}"
-    path: str
-    problem: str
-
-
-@dataclass(eq=False)
-class NodeRunning(BusyError):
-    """Another process runs on this state directory."""
-
-    code = "node.running"
-    template = "{path}: another process of this node is running on this state directory; stop it first"
-    path: str

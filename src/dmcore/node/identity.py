@@ -1,12 +1,8 @@
 """A node's own key: made once, never sent. The node's id is the hash of its public half."""
 
-import fcntl
-import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
@@ -21,13 +17,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from dmcore.host.errors import FileBroken
+from dmcore.host.files import create_file, make_dir, read_private
 from dmcore.model.ids import NodeId
 from dmcore.model.names import node_id_of
-from dmcore.node.errors import FileBroken, NodeRunning
-from dmcore.node.files import create_file, make_dir, read_private
 
 KEY_FILE = "node.key"
-LOCK_FILE = "node.lock"
 
 
 @dataclass(frozen=True)
@@ -74,32 +69,3 @@ def load_or_make_key(path: Path) -> EllipticCurvePrivateKey:
 def public_der(key: EllipticCurvePrivateKey) -> bytes:
     """The public half as it is hashed into ids."""
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-class StateLock:
-    """Held by the one process that runs a node. The kernel frees it however the process ends."""
-
-    def __init__(self, state_dir: Path) -> None:
-        """Take it, or fail at once.
-
-        Raises:
-            NodeRunning: another process has it.
-        """
-        self._handle = os.open(make_dir(state_dir) / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as held:
-            os.close(self._handle)
-            raise NodeRunning(path=str(state_dir)) from held
-
-    def release(self) -> None:
-        """Let another process run the node."""
-        os.close(self._handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from dmcore.api.labels import NodeIdText, Site
-from dmcore.node.address import AddressText
+from dmcore.host.address import AddressText
 from dmcore.node.pairing_errors import TokenMalformed
 
 PREFIX = "dmpair1."

@@ -1,31 +1,17 @@
-"""A node's configuration: one TOML file. Unknown keys are errors; relative paths are relative to the file."""
+"""What a node's TOML file may say. docs/configuration.md describes every key."""
 
-import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    ValidationInfo,
-)
+from pydantic import AfterValidator, Field, StringConstraints
 
 from dmcore.api.jobs import Codec
 from dmcore.api.labels import Alias, Site
-from dmcore.node.address import AddressText
-from dmcore.node.errors import SettingsRefused
+from dmcore.host.address import AddressText
+from dmcore.host.settings import ConfiguredPath, LogSettings, MetricsSettings, Section, load_settings
 
 MIB = 1 << 20
-
-
-def _anchored(path: Path, info: ValidationInfo) -> Path:
-    base: Path = (info.context or {}).get("base", Path())
-    return base / path
 
 
 def _power_of_two(number: int) -> int:
@@ -34,18 +20,11 @@ def _power_of_two(number: int) -> int:
     return number
 
 
-ConfiguredPath = Annotated[Path, AfterValidator(_anchored)]
 Bytes = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 BlockBytes = Annotated[int, Field(strict=True, ge=4096, le=4 * MIB), AfterValidator(_power_of_two)]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]
-
-
-class Section(BaseModel):
-    """Base of every table of the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SourceKind(StrEnum):
@@ -59,29 +38,6 @@ class TargetKind(StrEnum):
     """What can keep shadows."""
 
     FOLDER = "folder"
-
-
-class LogFormat(StrEnum):
-    """For people, or for machines."""
-
-    CONSOLE = "console"
-    JSON = "json"
-
-
-class LogLevel(StrEnum):
-    """The least severe lines that are written."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class LogSettings(Section):
-    """`[logging]`: lines go to standard error."""
-
-    format: LogFormat = LogFormat.CONSOLE
-    level: LogLevel = LogLevel.INFO
 
 
 class KekSettings(Section):
@@ -113,15 +69,32 @@ class StagingSettings(Section):
     reserve_bytes: Bytes = 256 * MIB
 
 
-class ControlSettings(Section):
-    """`[control]`: the pinned public key that tickets must be signed with (PEM, Ed25519)."""
+class RecoverySettings(Section):
+    """`[recoveries.ALIAS]`: a folder that points may be recovered into on the control plane's word."""
 
-    ticket_key: ConfiguredPath
+    path: ConfiguredPath
+
+
+class ControlSettings(Section):
+    """`[control]`: the pinned public key that tickets must be signed with (PEM, Ed25519).
+
+    Not set: the key that was pinned when this connector was enrolled.
+    """
+
+    ticket_key: ConfiguredPath | None = None
+
+
+class RetentionSettings(Section):
+    """`[retention]`: which points are kept whatever anybody asks."""
+
+    keep_newest: Count = 3
+    keep_s: Annotated[int, Field(strict=True, ge=86_400)] = 86_400
 
 
 class ApplianceLimits(Section):
     """`[limits]` of an appliance. `buffer_bytes` bounds all batches in memory together."""
 
+    parallel_cycles: Count = 4
     parallel_disks: Count = 4
     buffer_bytes: Annotated[int, Field(strict=True, ge=16 * MIB)] = 96 * MIB
 
@@ -142,6 +115,7 @@ class NodeSettings(Section):
     kek: KekSettings
     allowed_roots: tuple[ConfiguredPath, ...]
     logging: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
 
 class ApplianceSettings(NodeSettings):
@@ -160,7 +134,9 @@ class ConnectorSettings(NodeSettings):
     pairing_listen: AddressText
     advertise: Host
     targets: dict[Alias, TargetSettings]
-    control: ControlSettings
+    recoveries: dict[Alias, RecoverySettings] = Field(default_factory=dict)
+    control: ControlSettings = ControlSettings()
+    retention: RetentionSettings = RetentionSettings()
     staging: StagingSettings = StagingSettings()
     limits: ConnectorLimits = ConnectorLimits()
 
@@ -170,16 +146,13 @@ class ConnectorSettings(NodeSettings):
         return self.staging.path or self.state_dir / "staging"
 
 
-SomeSettings = TypeVar("SomeSettings", ApplianceSettings, ConnectorSettings)
-
-
 def load_appliance(path: Path) -> ApplianceSettings:
     """An appliance's configuration.
 
     Raises:
         SettingsRefused: missing, not TOML, an unknown key, or a wrong value; the file and each key are named.
     """
-    return _load(path, ApplianceSettings)
+    return load_settings(path, ApplianceSettings)
 
 
 def load_connector(path: Path) -> ConnectorSettings:
@@ -188,24 +161,4 @@ def load_connector(path: Path) -> ConnectorSettings:
     Raises:
         SettingsRefused: missing, not TOML, an unknown key, or a wrong value; the file and each key are named.
     """
-    return _load(path, ConnectorSettings)
-
-
-def _load(path: Path, kind: type[SomeSettings]) -> SomeSettings:
-    try:
-        text = path.read_text(encoding="utf-8")
-        return kind.model_validate(tomllib.loads(text), context={"base": path.absolute().parent})
-    except OSError as problem:
-        raise SettingsRefused(path=str(path), problem=problem.strerror or str(problem)) from problem
-    except ValidationError as refused:
-        problems = "; ".join(_problem(error["loc"], error["type"], error["msg"]) for error in refused.errors())
-        raise SettingsRefused(path=str(path), problem=problems) from refused
-    except ValueError as problem:  # not TOML, or not UTF-8
-        raise SettingsRefused(path=str(path), problem=str(problem)) from problem
-
-
-def _problem(location: tuple[int | str, ...], kind: str, message: str) -> str:
-    key = ".".join(map(str, location))
-    if kind == "extra_forbidden":
-        return f"unknown key {key}"
-    return f"{key}: {message[0].lower()}{message[1:]}"
+    return load_settings(path, ConnectorSettings)

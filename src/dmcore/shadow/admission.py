@@ -1,4 +1,4 @@
-"""What `begin` does with a cycle, decided from the state of its group alone: every pair of state and request."""
+"""What `begin` does with a cycle, decided from its group's state, and whether it has a point: every pair of these."""
 
 from enum import StrEnum
 
@@ -23,34 +23,38 @@ class Answer(StrEnum):
     BUSY = "busy"
     """Another cycle rolls forward: nothing may be started, nobody is to be fenced, this attempt may ask again."""
     COMMITTED = "committed"
-    """This cycle is past SEALED: the attempt only cleans up."""
+    """This cycle is past SEALED, or was before others of the group: the attempt only cleans up."""
 
 
-def check_epoch(state: GroupState, cycle: Cycle) -> None:
-    """Fence: a lower epoch is refused, and the current one belongs to one cycle and one node.
+def check_epoch(state: GroupState, cycle: Cycle, *, made: bool) -> None:
+    """Fence: a lower epoch is refused, and the current one belongs to one node, which begins one cycle after another.
+
+    An earlier cycle that is `made` is not begun: its lease says nothing of the cycle that the group holds.
 
     Raises:
         StaleEpoch: it is behind, or another's.
     """
     held = state.cycle
-    taken = cycle.epoch == state.epoch and held is not None and (held.id, state.node) != (cycle.id, cycle.node)
-    if cycle.epoch < state.epoch or taken:
+    presented, asked = (state.epoch, state.successor), (cycle.epoch, cycle.successor)
+    others = held is not None and cycle.epoch == state.epoch and cycle.node != state.node
+    taken = held is not None and asked == presented and cycle.id != held.id and not made
+    if asked < presented or others or taken:
         raise StaleEpoch(group=str(state.group), epoch=cycle.epoch, current=state.epoch)
 
 
-def decide(state: GroupState, cycle: Cycle) -> Answer:
-    """What `begin` of this cycle means now.
+def decide(state: GroupState, cycle: Cycle, *, made: bool) -> Answer:
+    """What `begin` of this cycle means now; `made`: its point is in the catalogue.
 
     Raises:
         StaleEpoch: a newer attempt has fenced it off. CycleDropped: it was given up before.
     """
-    check_epoch(state, cycle)
+    check_epoch(state, cycle, made=made)
     held = state.cycle
-    if held is None:
-        return Answer.START
-    if held.id == cycle.id:
+    if held is not None and held.id == cycle.id:
         return _same(state, held, cycle)
-    if held.phase in FINISHED:
+    if made:
+        return Answer.COMMITTED
+    if held is None or held.phase in FINISHED:
         return Answer.START
     return Answer.REPLACE if held.phase is Phase.RECEIVING else Answer.BUSY
 

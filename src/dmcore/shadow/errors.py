@@ -176,6 +176,17 @@ class PointNotVerifiable(RefusedError):
 
 
 @dataclass(eq=False)
+class ExpiryFailed(TargetError):
+    """A point could not be removed, or not yet all of it. It stays listed."""
+
+    code = "point.expiry-failed"
+    permanent = False
+    template = "point {point} was not removed: {problem}; it stays listed, and asking again goes on"
+    point: str
+    problem: str
+
+
+@dataclass(eq=False)
 class PointDamaged(IntegrityError):
     """Blocks of a point are not what was committed."""
 

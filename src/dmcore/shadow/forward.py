@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 from dmcore.blocks.grid import Grid
-from dmcore.model.enums import PointState
 from dmcore.model.ids import DiskId, image_of, point_id
 from dmcore.model.phase import Phase
+from dmcore.model.points import PointState
 from dmcore.shadow.digestmap import DigestMap
 from dmcore.shadow.kit import GroupKit
 from dmcore.shadow.points import Catalogue, Point, PointDisk

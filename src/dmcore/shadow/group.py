@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 
 from dmcore.blocks.grid import Grid
 from dmcore.model.enums import Rung
-from dmcore.model.ids import CycleId, DiskId, image_of
+from dmcore.model.ids import CycleId, DiskId, image_of, point_id
 from dmcore.model.phase import Phase
 from dmcore.shadow import forward
 from dmcore.shadow.admission import Answer, check_disks, decide
@@ -68,6 +68,10 @@ class GroupShadow:
         with self._lock:
             return self._state
 
+    def has_made(self, cycle: CycleId) -> bool:
+        """Whether its point is in the catalogue: true of earlier cycles too, as long as their points are kept."""
+        return self.catalogue.holds(point_id(cycle, self._kit.places.group))
+
     def begin(self, cycle: Cycle) -> Answer:
         """Fence older attempts and open, go on with, or refuse a cycle. Its answer is durable when this returns.
 
@@ -75,7 +79,7 @@ class GroupShadow:
             StaleEpoch, BaseDiffers, SizeChanged, StagingFull, CycleDropped: nothing was started.
         """
         with self._lock:
-            answer = decide(self._state, cycle)
+            answer = decide(self._state, cycle, made=self.has_made(cycle.id))
             if answer in (Answer.START, Answer.REPLACE):
                 check_disks(self._state, cycle)
                 if answer is Answer.REPLACE:
@@ -112,6 +116,8 @@ class GroupShadow:
             held = self._state.cycle
             if held is not None and held.id == cycle and held.phase is not Phase.RECEIVING:
                 return held.phase
+            if self.has_made(cycle):
+                return Phase.RECLAIMED
             current = self._check_current(cycle, epoch)
             sealed = {
                 disk: seal_disk(self._kit, self._state, disk, plan, self._receivers[disk], coverages.get(disk))
@@ -153,7 +159,7 @@ class GroupShadow:
             after = steps[state.open_cycle.phase](state.open_cycle)
             with self._lock:
                 # An attempt may have raised the epoch meanwhile: that is never taken back.
-                self._save(after.with_epoch(self._state.epoch, self._state.node))
+                self._save(after.under(self._state))
             if after.open_cycle is None:
                 self._remove_staging_of_finished()
             return after.cycle.phase if after.cycle else None
@@ -198,7 +204,7 @@ class GroupShadow:
         for disk, plan in cycle.disks.items():
             if plan.rung is Rung.SEED:
                 make_shadow(self._kit, disk, plan)
-        self._save(self._state.model_copy(update={"epoch": cycle.epoch, "node": cycle.node, "cycle": cycle}))
+        self._save(self._state.model_copy(update={"cycle": cycle}).under(cycle))
         self._open_receivers()
 
     def _fence(self, cycle: Cycle) -> None:
@@ -207,7 +213,7 @@ class GroupShadow:
             return
         for receiver in self._receivers.values():
             receiver.fence(cycle.epoch)
-        self._save(self._state.with_epoch(cycle.epoch, cycle.node))
+        self._save(self._state.under(cycle))
 
     def _drop(self, why: str) -> None:
         self._close_receivers()

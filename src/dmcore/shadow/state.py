@@ -61,6 +61,8 @@ class Cycle(StateModel):
     id: CycleId
     phase: Phase
     epoch: int
+    successor: int = 0
+    """Which one under its epoch: above 0 the appliance began it by itself."""
     node: NodeId
     """The appliance that presented the epoch: nobody else goes on under it."""
     snapshot_name: str
@@ -81,6 +83,8 @@ class GroupState(StateModel):
     target: str
     """The target's alias in this connector's settings."""
     epoch: int = 0
+    successor: int = 0
+    """The highest that was begun under the newest epoch: a lower one never comes back."""
     node: NodeId = NodeId("")
     """The appliance that presented the newest epoch."""
     images: dict[DiskId, ShadowImage] = Field(default_factory=dict)
@@ -115,9 +119,9 @@ class GroupState(StateModel):
         """This state with other images."""
         return self.model_copy(update={"images": images})
 
-    def with_epoch(self, epoch: int, node: NodeId) -> "GroupState":
-        """This state under an epoch, which its open cycle then is under too."""
-        moved = {"epoch": epoch, "node": node}
+    def under(self, lease: "Cycle | GroupState") -> "GroupState":
+        """This state under another's epoch, which its open cycle then is under too."""
+        moved = {"epoch": lease.epoch, "successor": lease.successor, "node": lease.node}
         cycle = self.cycle.model_copy(update=moved) if self.cycle and self.open_cycle else self.cycle
         return self.model_copy(update={**moved, "cycle": cycle})
 

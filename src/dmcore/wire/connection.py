@@ -7,9 +7,10 @@ import time
 from contextlib import ExitStack
 
 from dmcore.wire.coding import Received, encode
-from dmcore.wire.errors import ConnectionCancelled, HandshakeRefused, PeerGone, WrongThread
+from dmcore.wire.errors import ConnectionCancelled, HandshakeRefused, HeldBack, PeerGone, WrongThread
 from dmcore.wire.inbox import Inbox
 from dmcore.wire.messages import ErrorMessage, Message
+from dmcore.wire.pacer import Pace
 from dmcore.wire.records import Kind, pack_header
 from dmcore.wire.states import Dialogue, Side
 from dmcore.wire.transport import CHUNK_BYTES, Clock, TlsTransport
@@ -17,6 +18,8 @@ from dmcore.wire.waker import Waker
 
 STALL_S = 60.0
 """How long a peer may take nothing of what is being sent to it."""
+PATIENCE_S = 60.0
+"""How long a pause may keep a half-sent record: then the connection ends, and its credit and buffers serve others."""
 LINGER_S = 2.0
 """How long a closing side that sent an error lets the peer read it."""
 
@@ -131,6 +134,11 @@ class Connection:
         """Make the calling thread the owner. The caller sees to it that the old one is done."""
         self._owner = threading.get_ident()
 
+    def use_pace(self, pace: Pace) -> None:
+        """Send no faster than this from now on."""
+        self._check_owner()
+        self._transport.pace = pace
+
     def allow_batches(self, count: int) -> None:
         """Let the peer send so many more batches. One too many is a ProtocolError before its body is read."""
         self._check()
@@ -143,6 +151,7 @@ class Connection:
             MessageTooLarge, OutOfTurn: nothing was sent.
             PeerRefused: the peer said why it is leaving.
             PeerGone: it left, or took nothing for the stall time.
+            HeldBack: the pace has been paused for so long that others should have what this connection holds.
         """
         self._check()
         view = memoryview(payload).cast("B")
@@ -239,9 +248,12 @@ class Connection:
         sent_bytes, since = self.sent_bytes, self.clock()
         while not self._flushed():
             self._take_what_came()
-            if self.sent_bytes != sent_bytes:
+            held, paused = self._transport.held_s > 0, self._transport.pace.paused
+            if self.sent_bytes != sent_bytes or (held and not paused):  # a slow pace is no fault of the peer's
                 sent_bytes, since = self.sent_bytes, self.clock()
-            left_s = since + self._stall_s - self.clock()
+            left_s = since + (PATIENCE_S if held else self._stall_s) - self.clock()
+            if left_s <= 0 and held:
+                raise HeldBack(peer=self.peer)
             if left_s <= 0:
                 raise PeerGone(peer=self.peer, problem=f"took nothing for {self._stall_s:g} s")
             self._transport.wait(left_s, reading=not self._inbox.full, writing=True)

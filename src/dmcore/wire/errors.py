@@ -27,6 +27,15 @@ class ConnectionCancelled(ConnectionFailed):
 
 
 @dataclass(eq=False)
+class HeldBack(ConnectionFailed):
+    """Sending is paused, and a connection that sends nothing must not hold what others could use. Not a fault."""
+
+    code = "wire.held-back"
+    template = "{peer}: ended by this node: sending is paused; it goes on when it is resumed"
+    peer: str
+
+
+@dataclass(eq=False)
 class HandshakeRefused(TrustError):
     """TLS could not be agreed: another version, no certificate, or one that a side does not accept."""
 

@@ -26,6 +26,7 @@ def _power_of_two(value: int) -> int:
 
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Successor = Annotated[int, Field(ge=0, lt=1 << 32)]
 DiskBytes = Annotated[int, Field(gt=0, lt=1 << 63, multiple_of=SECTOR_BYTES)]
 BlockBytes = Annotated[int, Field(ge=MIN_BLOCK_BYTES, le=MAX_BLOCK_BYTES), AfterValidator(_power_of_two)]
 DekVersion = Annotated[int, Field(ge=0, lt=1 << 32)]

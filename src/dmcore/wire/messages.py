@@ -152,6 +152,7 @@ class BeginRequest(BaseMessage):
     group: GroupId
     cycle: CycleId
     epoch: f.Count
+    successor: f.Successor = 0
     target: f.Name
     snapshot_name: f.Name
     snapshot_identity: f.Token
@@ -168,7 +169,7 @@ class BeginRequest(BaseMessage):
 
 
 class BeginReply(BaseMessage):
-    """Whether blocks may come, and the phase of the cycle that the group has open."""
+    """Whether blocks may come, and the phase of the asked cycle, or of the one that is in its way."""
 
     type: Literal["begin-reply"] = "begin-reply"
     answer: BeginAnswer

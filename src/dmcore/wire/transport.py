@@ -11,10 +11,15 @@ import ssl
 from collections.abc import Callable
 
 from dmcore.wire.errors import HandshakeRefused, PeerGone
+from dmcore.wire.pacer import UNPACED, Pace
 from dmcore.wire.waker import Waker
 
 CHUNK_BYTES = 256 << 10
 """What is read from or encrypted for the socket at a time: 16 TLS records."""
+
+KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 4}
+"""In seconds, and how often: a peer that is gone is noticed in two minutes however long a pace keeps both silent,
+and what keeps track of connections on the way (NAT, firewalls, load balancers) does not forget this one."""
 
 Clock = Callable[[], float]
 
@@ -28,6 +33,9 @@ class TlsTransport:
     ) -> None:  # fmt: skip
         """Without a `server_hostname` this is the server's end."""
         self.peer = _tune(sock)
+        self.pace: Pace = UNPACED
+        self.held_s = 0.0
+        """How long the pace holds back what `flush` has left; 0: it is the socket that takes no more."""
         self.sent_bytes = 0
         self.received_bytes = 0
         self._sock = sock
@@ -121,25 +129,33 @@ class TlsTransport:
             raise self._failed(error) from None
 
     def flush(self) -> bool:
-        """Send what is encrypted. False: the socket takes no more for now.
+        """Send what is encrypted. False: the socket takes no more for now, or the pace allows no more.
 
         Raises:
             PeerGone: the connection was reset.
         """
+        self.held_s = 0.0
         while self._pending or self._outgoing.pending:
             self._pending = self._pending or memoryview(self._outgoing.read())
-            try:
-                count = self._sock.send(self._pending)
-            except BlockingIOError:
+            allowed = self.pace.take(len(self._pending))
+            if not allowed:
+                self.held_s = self.pace.wait_s(len(self._pending))
                 return False
-            except OSError as error:
-                raise PeerGone(peer=self.peer, problem=str(error)) from None
+            count = self._send(self._pending[:allowed])
+            self.pace.give_back(allowed - count)
+            if not count:
+                return False
             self._pending = self._pending[count:]
             self.sent_bytes += count
         return True
 
     def wait(self, timeout_s: float, *, reading: bool, writing: bool) -> None:
-        """Sleep until the socket is ready for what is asked, the waker is woken, or the time is over."""
+        """Sleep until the socket is ready for what is asked, the waker is woken, or the time is over.
+
+        What the pace holds back does not wait for the socket, but for its time.
+        """
+        if writing and self.held_s:
+            timeout_s, writing = min(timeout_s, self.held_s), False
         interest = selectors.EVENT_READ * reading | selectors.EVENT_WRITE * writing
         if interest != self._interest:
             self._selector.modify(self._sock, interest)
@@ -147,7 +163,8 @@ class TlsTransport:
         self._selector.select(max(timeout_s, 0.0))
 
     def say_goodbye(self) -> None:
-        """Send close_notify, best effort, and nothing after it."""
+        """Send close_notify, best effort, and nothing after it. A pace does not hold up an end."""
+        self.pace = UNPACED
         with contextlib.suppress(ssl.SSLError, PeerGone):
             # Without the peer's own, which may never come, unwrap ends in SSLWantReadError.
             with contextlib.suppress(ssl.SSLWantReadError):
@@ -169,6 +186,14 @@ class TlsTransport:
         """Free everything. Idempotent."""
         self._selector.close()
         self._sock.close()
+
+    def _send(self, view: memoryview) -> int:
+        try:
+            return self._sock.send(view)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise PeerGone(peer=self.peer, problem=str(error)) from None
 
     def _sock_has_more(self, deadline: float) -> bool:
         try:
@@ -211,6 +236,8 @@ def _tune(sock: socket.socket) -> str:
         return "local peer"
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE.items():
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
     try:
         host, port = sock.getpeername()[:2]
     except OSError:  # it left before it was accepted; the handshake will say so

@@ -1,0 +1,139 @@
+"""The index of recovery points: a copy of what connectors state of their own, and what operators ask of it."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dmcore.api.operators import EventKind
+from dmcore.api.points import PointFact, PointsReply, PointView
+from dmcore.control.errors import NotFound, StateConflict
+from dmcore.control.index import newest
+from dmcore.control.index.settling import lock_connector, settle
+from dmcore.control.reports import events
+from dmcore.control.store.tables import points
+from dmcore.model.points import PointState
+
+__all__ = ["USABLE", "get_point", "list_points", "require_point", "settle", "state_points"]
+
+log = structlog.get_logger()
+
+MAX_LISTED = 500
+USABLE = frozenset({PointState.AVAILABLE, PointState.DEGRADED})
+"""Something is there that can be read; what of it is damaged, its connector knows."""
+
+
+def state_points(connection: Connection, now: datetime, connector: str, facts: Sequence[PointFact]) -> tuple[UUID, ...]:
+    """Keep what a connector says of its points. Saying it again changes nothing, an older revision neither.
+
+    Returns the points that another connector has stated before: of those nothing is kept.
+    """
+    lock_connector(connection, connector)  # of two revisions of a new point the later must stay
+    latest = {fact.id: fact for fact in sorted(facts, key=lambda fact: fact.revision)}
+    known = {row.id: row for row in connection.execute(select(points).where(points.c.id.in_(latest)))}
+    refused = tuple(found.id for found in known.values() if found.connector != connector)
+    if refused:
+        log.warning("points of another connector", connector=connector, points=[str(point) for point in refused])
+    mine = [fact for fact in latest.values() if fact.id not in refused]
+    changed = [fact for fact in mine if _says_more(known.get(fact.id), fact)]
+    _insert(connection, now, connector, [fact for fact in changed if fact.id not in known])
+    _replace(connection, [fact for fact in changed if fact.id in known])
+    _touch(connection, now, [fact.id for fact in mine if fact.id in known])
+    _tell_damage(connection, now, connector, known, changed)
+    newest.renew(connection, now, connector, {(fact.plan, fact.group) for fact in changed})
+    return refused
+
+
+def list_points(
+    connection: Connection,
+    *,
+    plan: UUID | None = None,
+    group: UUID | None = None,
+    limit: int = 100,
+    before: datetime | None = None,
+) -> PointsReply:
+    """Points that are there, newest first; `before` is the time of the last one of the page before."""
+    asked: Select[Any] = select(points).where(points.c.state != PointState.EXPIRED)
+    for column, value in ((points.c.plan, plan), (points.c.group, group)):
+        asked = asked if value is None else asked.where(column == value)
+    if before is not None:
+        asked = asked.where(points.c.source_time < before)
+    size = max(1, min(limit, MAX_LISTED))
+    rows = connection.execute(asked.order_by(points.c.source_time.desc(), points.c.id.desc()).limit(size + 1)).all()
+    return PointsReply(points=tuple(_view(row) for row in rows[:size]), more=len(rows) > size)
+
+
+def get_point(connection: Connection, point: UUID) -> PointView:
+    """One, also one that has expired.
+
+    Raises:
+        NotFound: no connector has stated it.
+    """
+    return _view(_row(connection, point))
+
+
+def require_point(connection: Connection, point: UUID, allowed: Iterable[PointState] = USABLE) -> Row[Any]:
+    """The row of a point that something is to be done with.
+
+    Raises:
+        NotFound: no connector has stated it.
+        StateConflict: it is in none of these states.
+    """
+    row = _row(connection, point)
+    if row.state not in set(allowed):
+        raise StateConflict(noun="point", name=str(point), state=row.state, problem="this cannot be done with it")
+    return row
+
+
+def _row(connection: Connection, point: UUID) -> Row[Any]:
+    row = connection.execute(select(points).where(points.c.id == point)).one_or_none()
+    if row is None:
+        raise NotFound(noun="point", name=str(point))
+    return row
+
+
+def _view(row: Row[Any]) -> PointView:
+    return PointView(**{name: getattr(row, name) for name in PointView.model_fields})
+
+
+def _says_more(row: Row[Any] | None, fact: PointFact) -> bool:
+    """At an equal revision only this side can have changed something by itself, and the connector knows better."""
+    if row is None or fact.revision > row.revision:
+        return True
+    return bool(fact.revision == row.revision and fact.state != row.state)
+
+
+def _values(fact: PointFact) -> dict[str, Any]:
+    return fact.model_dump() | {"rungs": list(fact.rungs)}
+
+
+def _insert(connection: Connection, now: datetime, connector: str, facts: list[PointFact]) -> None:
+    if facts:
+        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+        rows = [_values(fact) | {"connector": connector, "stated_at": now} for fact in facts]
+        # Another connector may state the same id just now: the first one has it.
+        connection.execute(dialect.insert(points).on_conflict_do_nothing(), rows)
+
+
+def _replace(connection: Connection, facts: list[PointFact]) -> None:
+    for fact in facts:
+        changing = {"state", "preserved", "verified_at", "revision", "lacking", "consistency"}
+        connection.execute(update(points).where(points.c.id == fact.id).values(**fact.model_dump(include=changing)))
+
+
+def _touch(connection: Connection, now: datetime, stated: list[UUID]) -> None:
+    if stated:
+        connection.execute(update(points).where(points.c.id.in_(stated)).values(stated_at=now))
+
+
+def _tell_damage(
+    connection: Connection, now: datetime, connector: str, known: dict[UUID, Row[Any]], changed: list[PointFact]
+) -> None:
+    damaged = [fact for fact in changed if fact.state == PointState.DEGRADED]
+    news = [fact for fact in damaged if fact.id not in known or known[fact.id].state != PointState.DEGRADED]
+    rows = [{"plan": fact.plan, "group": fact.group, "node": connector} for fact in news]
+    events.record_all(connection, now, EventKind.POINT_DAMAGED, rows)

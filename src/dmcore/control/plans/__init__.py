@@ -1,0 +1,1 @@
+"""What is protected: sites, plans, their groups, and where their aliases lead."""

@@ -1,0 +1,88 @@
+"""A plan's machines in groups. A group that is taken out keeps its row: if it comes back, its epoch goes on."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from dmcore.api.plans import GroupMode
+from dmcore.control.errors import MachineProtected
+from dmcore.control.queue import outcomes
+from dmcore.control.schedule import pace
+from dmcore.control.store.tables import IN_FLIGHT, groups, jobs, machines, plans, sites
+
+
+def living_groups(connection: Connection, plan: UUID) -> dict[UUID, list[str]]:
+    """The groups of a plan and their machines, oldest first."""
+    living = (groups.c.plan == plan, groups.c.deleted_at.is_(None))
+    rows = connection.execute(select(groups).where(*living).order_by(groups.c.created_at, groups.c.id))
+    return {row.id: row.machines for row in rows}
+
+
+def protect(connection: Connection, now: datetime, plan: Row[Any], labels: Sequence[str]) -> None:
+    """Make these the plan's machines. New groups are due at once; what runs for those taken out is cancelled.
+
+    Raises:
+        MachineProtected: another plan has one of them.
+    """
+    _require_free(connection, plan, labels)
+    wanted = [list(labels)] if plan.group_mode == GroupMode.PLAN else [[label] for label in labels]
+    there = living_groups(connection, plan.id)
+    if plan.group_mode == GroupMode.PLAN and there:
+        (group,) = there  # it stays itself, whatever its machines
+        connection.execute(update(groups).where(groups.c.id == group).values(machines=wanted[0]))
+        kept = {group: wanted[0]}
+    else:
+        kept = {group: found for group, found in there.items() if found in wanted}
+        _take_out(connection, now, [group for group in there if group not in kept])
+        kept |= {_put_in(connection, now, plan, each): each for each in wanted if each not in kept.values()}
+    _note_machines(connection, plan, kept)
+
+
+def release(connection: Connection, now: datetime, plan: Row[Any]) -> None:
+    """The plan is deleted: its machines are free for another."""
+    _take_out(connection, now, list(living_groups(connection, plan.id)))
+    connection.execute(delete(machines).where(machines.c.plan == plan.id))
+
+
+def _require_free(connection: Connection, plan: Row[Any], labels: Sequence[str]) -> None:
+    # The site's lock: of two plans that want the same machine at once, the second one sees the first one's.
+    connection.execute(select(sites.c.name).where(sites.c.name == plan.site).with_for_update(key_share=True))
+    same = (machines.c.site == plan.site, machines.c.source == plan.source, machines.c.plan != plan.id)
+    others = select(machines.c.label, plans.c.name).join(plans, plans.c.id == machines.c.plan)
+    taken = connection.execute(others.where(*same, machines.c.label.in_(labels)).order_by(machines.c.label)).first()
+    if taken is not None:
+        raise MachineProtected(machine=taken.label, plan=taken.name)
+
+
+def _take_out(connection: Connection, now: datetime, gone: Sequence[UUID]) -> None:
+    connection.execute(update(groups).where(groups.c.id.in_(gone)).values(deleted_at=now))
+    for group in gone:
+        for job in connection.execute(select(jobs.c.id).where(IN_FLIGHT, jobs.c.group == group)).scalars().all():
+            outcomes.cancel(connection, now, job)
+        pace.reschedule(connection, now, group)
+
+
+def _put_in(connection: Connection, now: datetime, plan: Row[Any], labels: list[str]) -> UUID:
+    """A new group, or the one that these machines were before in this plan."""
+    former = select(groups).where(groups.c.plan == plan.id, groups.c.deleted_at.is_not(None))
+    found = next((row.id for row in connection.execute(former) if row.machines == labels), None)
+    group: UUID = found or uuid4()
+    fresh = {"deleted_at": None, "created_at": now, "failures": 0, "problem": None}
+    if found:
+        connection.execute(update(groups).where(groups.c.id == group).values(**fresh))
+    else:
+        connection.execute(insert(groups).values(id=group, plan=plan.id, machines=labels, **fresh))
+    pace.reschedule(connection, now, group)
+    return group
+
+
+def _note_machines(connection: Connection, plan: Row[Any], kept: dict[UUID, list[str]]) -> None:
+    connection.execute(delete(machines).where(machines.c.plan == plan.id))
+    rows = [
+        {"site": plan.site, "source": plan.source, "label": label, "plan": plan.id, "group": group}
+        for group, labels in kept.items() for label in labels
+    ]  # fmt: skip
+    connection.execute(insert(machines), rows)

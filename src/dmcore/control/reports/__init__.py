@@ -1,0 +1,1 @@
+"""What is going on, for people and for Prometheus."""

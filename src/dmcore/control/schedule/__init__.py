@@ -1,0 +1,1 @@
+"""What time itself brings about: cycles that are due, points that are too old."""

@@ -1,0 +1,105 @@
+"""Connections and transactions. One way to write: `write`, which on SQLite takes the one writer's lock at its start."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+
+from dmcore.control.store.failures import translated
+
+BUSY_S = 10
+"""How long a transaction waits for a lock, a connection or a server: far longer than any of ours takes."""
+IDLE_S = 60
+"""A replica that stops in the middle of a transaction loses it, and its locks, after this."""
+POOL_SIZE, POOL_OVERFLOW = 10, 10
+
+DatabaseClock = Callable[[Connection], datetime]
+
+
+class Database:
+    """A database and its clock: leases expire by it, not by any replica's. Thread-safe."""
+
+    def __init__(self, url: str, clock: DatabaseClock | None = None, busy_s: int = BUSY_S) -> None:
+        self.engine = make_engine(url, busy_s)
+        self._clock = clock or database_time
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Which of the two it is."""
+        return self.engine.dialect.name == "sqlite"
+
+    def now(self, connection: Connection) -> datetime:
+        """The database's clock, aware, in UTC."""
+        return self._clock(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction, committed at the end unless there is an error.
+
+        Raises:
+            StoreBusy, StoreFull: nothing was done; or, if the connection broke while it committed, perhaps all of it.
+        """
+        with translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One transaction that only looks. On SQLite it does not wait for the writer.
+
+        Raises:
+            StoreBusy: the database does not answer.
+        """
+        with translated(), self.engine.connect().execution_options(dmcore_read_only=True) as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection. Idempotent."""
+        self.engine.dispose()
+
+
+def make_engine(url: str, busy_s: int = BUSY_S) -> Engine:
+    """An engine for SQLite (WAL, synchronous=FULL, BEGIN IMMEDIATE for writers) or PostgreSQL."""
+    parsed = make_url(url)
+    pool = {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW, "pool_timeout": busy_s}
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(parsed, connect_args={"timeout": busy_s}, **pool)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    engine = create_engine(parsed, connect_args={"connect_timeout": busy_s}, pool_pre_ping=True, **pool)
+    event.listen(engine, "connect", _prepare_postgresql(busy_s))
+    return engine
+
+
+def database_time(connection: Connection) -> datetime:
+    """The clock of the database's machine: of SQLite that is this one."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    found: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return found.astimezone(UTC)
+
+
+def _prepare_sqlite(raw: Any, _: object) -> None:
+    raw.isolation_level = None  # transactions are begun by _begin_sqlite alone
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        raw.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A transaction that reads and then writes must hold the lock before it reads, else SQLITE_BUSY is immediate."""
+    deferred = connection.get_execution_options().get("dmcore_read_only", False)
+    connection.exec_driver_sql("BEGIN DEFERRED" if deferred else "BEGIN IMMEDIATE")
+
+
+def _prepare_postgresql(busy_s: int) -> Callable[[Any, object], None]:
+    """No lock is waited for, and no transaction left open, without end."""
+
+    def prepare(raw: Any, _: object) -> None:
+        with raw.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = '{busy_s}s'")
+            cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_S}s'")
+        raw.commit()
+
+    return prepare

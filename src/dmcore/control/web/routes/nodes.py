@@ -1,0 +1,24 @@
+"""Nodes as operators see them."""
+
+from fastapi import APIRouter
+
+from dmcore.api.nodes import NodesReply
+from dmcore.control.access import enrolment
+from dmcore.control.web.routes.access import REFUSALS, Admin, PlaneOf, Viewer
+from dmcore.control.web.routes.queries import NodePath
+
+router = APIRouter(prefix="/v1/nodes", tags=["nodes"], responses=REFUSALS)
+
+
+@router.get("")
+def list_nodes(plane: PlaneOf, _: Viewer) -> NodesReply:
+    """All nodes, the revoked ones too."""
+    with plane.database.read() as connection:
+        return enrolment.list_nodes(connection, plane.database.now(connection))
+
+
+@router.delete("/{node}", status_code=204)
+def revoke_node(plane: PlaneOf, operator: Admin, node: NodePath) -> None:
+    """Nothing that it signs is accepted any more. Needs admin."""
+    with plane.database.write() as connection:
+        enrolment.revoke(connection, plane.database.now(connection), node, operator.actor)

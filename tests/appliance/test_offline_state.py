@@ -1,0 +1,116 @@
+"""What an appliance must not forget, over restarts, damage and full disks."""
+
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import structlog
+
+from dmcore.api.limits import NO_LIMIT
+from dmcore.api.nodes import AssignedPlans, OfflineCycle
+from dmcore.appliance import offline_state
+from dmcore.appliance.offline import GroupRecord
+from dmcore.appliance.offline_state import OfflineState
+from dmcore.model.ids import CycleId
+from tests.appliance.test_offline import NOW, group_of, outcome, record
+
+
+def plans(*known: GroupRecord) -> AssignedPlans:
+    return AssignedPlans(version=3, site_limit=NO_LIMIT, groups=tuple(map(group_of, known)))
+
+
+def report(known: GroupRecord, number: int = 1, **changes: object) -> OfflineCycle:
+    made = OfflineCycle(
+        plan=known.job.plan, group=known.job.group, base_cycle=known.job.cycle, successor=number, started_at=NOW,
+        ended_at=NOW, outcome=outcome(),
+    )  # fmt: skip
+    return made.model_copy(update=changes)
+
+
+def test_nothing_is_there_at_first(tmp_path: Path) -> None:
+    state = OfflineState(tmp_path)
+    assert (state.plans, state.records(), state.reports()) == (None, [], [])
+
+
+def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    state, first, second = OfflineState(tmp_path), record(), record(successor=2)
+    state.keep_plans(plans(first, second))
+    for each in (first, second):
+        state.keep_record(each)
+    state.keep_report(report(second, 2))
+    state.keep_report(report(second, 1))
+    again = OfflineState(tmp_path)
+    assert again.plans == plans(first, second)
+    assert again.record(first.job.group) == first
+    assert {each.job.group: each for each in again.records()} == {each.job.group: each for each in (first, second)}
+    assert [each.successor for each in again.reports()] == [1, 2]
+
+
+def test_files_are_their_owners_only(tmp_path: Path) -> None:
+    OfflineState(tmp_path).keep_record(record())
+    (path,) = (tmp_path / "control" / "leases").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_group_without_a_plan_is_forgotten_unless_its_snapshot_is_left(tmp_path: Path) -> None:
+    state, gone, left = OfflineState(tmp_path), record(), record(snapshot_left=True)
+    for each in (gone, left):
+        state.keep_record(each)
+    state.keep_plans(plans())
+    assert state.records() == OfflineState(tmp_path).records() == [left]
+
+
+def test_a_no_outlasts_a_restart_until_it_is_taken_back(tmp_path: Path) -> None:
+    state = OfflineState(tmp_path)
+    assert not state.denied
+    for denied in (True, True, False, False):
+        state.keep_denied(denied)
+        assert state.denied is OfflineState(tmp_path).denied is denied
+
+
+def test_reports_go_when_they_were_taken(tmp_path: Path) -> None:
+    state, known = OfflineState(tmp_path), record()
+    taken, replaced = report(known, 1), report(known, 2)
+    state.keep_report(taken)
+    state.keep_report(replaced)
+    newer = report(known, 2, ended_at=NOW + timedelta(seconds=5))
+    state.keep_report(newer)
+    state.forget_reports([taken, replaced])  # what was sent is not what is kept now
+    assert state.reports() == OfflineState(tmp_path).reports() == [newer]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"ticket": "secret.text.here"}', b"\xff"])
+def test_what_cannot_be_read_is_told_of_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "control" / "leases" / f"{uuid4()}.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with structlog.testing.capture_logs() as logs:
+        assert OfflineState(tmp_path).records() == []
+    assert [entry["path"] for entry in logs] == [str(path)]
+    assert "secret" not in str(logs)
+    assert path.read_bytes() == content
+
+
+def test_a_full_disk_costs_only_the_memory_of_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(offline_state, "replace_file", full)
+    state, known = OfflineState(tmp_path), record()
+    with structlog.testing.capture_logs() as logs:
+        state.keep_record(known)
+        state.keep_report(report(known))
+        state.keep_plans(plans(known))
+    assert [entry["event"] for entry in logs] == ["not durable"] * 3
+    assert (state.record(known.job.group), len(state.reports())) == (known, 1)
+    state.forget_reports(state.reports())
+    assert state.reports() == []
+
+
+def test_groups_of_one_state_do_not_mix(tmp_path: Path) -> None:
+    state, first = OfflineState(tmp_path), record()
+    state.keep_record(first)
+    newer = first.model_copy(update={"job": first.job.model_copy(update={"cycle": CycleId(uuid4())})})
+    state.keep_record(newer)
+    assert state.records() == OfflineState(tmp_path).records() == [newer]

@@ -1,0 +1,5 @@
+"""A file system to fill."""
+
+from tests.filesystems import small_file_system
+
+__all__ = ["small_file_system"]

@@ -1,7 +1,0 @@
-from datetime import UTC
-
-from dmcore.node.clock import utc_now
-
-
-def test_has_a_zone() -> None:
-    assert utc_now().tzinfo is UTC
