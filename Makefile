@@ -1,6 +1,6 @@
 # Everything a fresh checkout needs: each target does its own set-up (tools/bootstrap) and is safe to repeat.
 .DEFAULT_GOAL := help
-.PHONY: build test lint bench coverage demo clean help
+.PHONY: build test lint bench bench-control coverage demo clean help
 
 build: ## .venv with all extras and the test tools, and the native extensions
 	@tools/bootstrap
@@ -16,10 +16,15 @@ bench: build ## each stage beside its libraries alone and beside pure Python (BE
 	@.venv/bin/pytest benchmarks --benchmark-only --benchmark-disable-gc --benchmark-columns=min,median \
 		--benchmark-json=.benchmarks/last.json -o timeout=0 $(BENCH_ARGS)
 
+bench-control: build ## the control plane alone, on PostgreSQL (BENCH_ARGS="--control-agents=100 --control-plans=1000")
+	@mkdir -p .benchmarks
+	@.venv/bin/pytest benchmarks/control --benchmark-only --benchmark-columns=median \
+		--benchmark-json=.benchmarks/control.json -o timeout=0 $(BENCH_ARGS)
+
 coverage: build ## tests under coverage, the Cython lines included; the normal build comes back at the end
 	@tools/coverage
 
-demo: build ## protect, change and recover a real disk between two real processes (DEMO_ARGS="--json")
+demo: build ## protect, change and recover a real disk, all roles as real processes (DEMO_ARGS="--json")
 	@.venv/bin/dmctl demo $(DEMO_ARGS)
 
 clean: ## remove everything that was built, the environment too
@@ -28,4 +33,4 @@ clean: ## remove everything that was built, the environment too
 	find src tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -25,6 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("dmcore")
     group.addoption("--content-mib", type=int, default=128, help="how much content one pass works on (a multiple of 8)")
     group.addoption("--cycle-mib", type=int, default=2048, help="how much content a whole cycle carries")
+    group.addoption("--control-agents", type=int, default=1000, help="simulated agents of a control plane")
+    group.addoption("--control-plans", type=int, default=10_000, help="its plans; measured too with a tenth of both")
+    group.addoption("--control-s", type=float, default=20, help="how long each load on it lasts")
     group.addoption("--rounds", type=int, default=7, help="how often each contestant takes its turn")
 
 
