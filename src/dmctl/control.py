@@ -7,11 +7,9 @@ import click
 from dmcore.api.operators import NewToken, OperatorRole, TokenSpec
 from dmcore.control.access import audit, operators
 from dmcore.control.certificates import open_certificate
-from dmcore.control.plane import Plane, initialise
+from dmcore.control.plane import Plane, initialise, upgrade_store
 from dmcore.control.server import ControlServer
 from dmcore.control.settings import load_control
-from dmcore.control.store.database import Database
-from dmcore.control.store.upgrade import upgrade as upgrade_schema
 from dmcore.host import logs
 from dmcore.host.clock import utc_now
 from dmctl.asking import request_of
@@ -70,12 +68,7 @@ def upgrade(config: Path, as_json: bool) -> None:
     Example:
       dmctl control upgrade --config control.toml
     """
-    settings = load_control(config)
-    database = Database(settings.database_url)
-    try:
-        upgrade_schema(database)
-    finally:
-        database.close()
+    upgrade_store(load_control(config))
     if as_json:
         print_json({"upgraded": True})
         return

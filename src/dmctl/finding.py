@@ -92,7 +92,7 @@ def all_points(control: OperatorClient, plan: PlanId | None = None) -> Iterator[
         yield from reply.points
         if not reply.more:
             return
-        before = reply.points[-1].source_time
+        before = reply.points[-1].id
 
 
 def _whole(name: str) -> UUID | None:

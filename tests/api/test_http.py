@@ -110,6 +110,23 @@ def test_the_address_that_answers_is_taken_first_from_then_on(control: FakeContr
         assert transport.send("GET", HEALTH).url == control.url
 
 
+@pytest.mark.parametrize("fault", [Fault.SILENT, Fault.HUNG_UP, Fault.REDIRECT, Fault.PAGE_500])
+def test_one_that_takes_requests_and_answers_none_is_not_asked_for_ever(
+    control: FakeControl, tmp_path: Path, fault: Fault
+) -> None:
+    """What was sent may have arrived: it is not sent again, but the next request goes elsewhere first."""
+    control.answers["GET /v1/health"] = {}
+    with FakeControl.make(tmp_path, control.files) as sick:
+        sick.faults = [fault] * 2
+        trust = ServerTrust(fingerprint=control.files.fingerprint)
+        with closing(Transport([sick.url, control.url], trust)) as transport:
+            with suppress(ControlUnreachable, ControlAnswerBroken):
+                assert transport.send("GET", HEALTH, timeout_s=0.3).status == 500
+            assert control.asked == []
+            assert transport.send("GET", HEALTH, timeout_s=5).url == control.url
+        assert len(sick.asked) == 1
+
+
 @contextmanager
 def no_tls() -> Iterator[str]:
     """A server that speaks something else."""
@@ -269,7 +286,11 @@ class TestClose:
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", "yesterday", "Mon, 99 Xyz 2026 25:61:61 GMT", "Sun, 01 Mar 2026 12:00:00 -0000"]
-)
+    "text",
+    [
+        None, "", "yesterday", "Mon, 99 Xyz 2026 25:61:61 GMT", "Sun, 01 Mar 2026 12:00:00 -0000",
+        "Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 1900 00:00:00 GMT",
+    ],
+)  # fmt: skip
 def test_a_date_that_is_none(text: str | None) -> None:
     assert date_of(text) is None

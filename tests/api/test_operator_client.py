@@ -172,11 +172,11 @@ def test_questions_are_narrowed_by_what_is_given(control: FakeControl, client: O
     control.answers |= {"GET /v1/jobs": JOBS, "GET /v1/points": PointsReply(points=(), more=False)}
     control.answers |= {"GET /v1/events": EventsReply(events=(), more=False)}
     client.jobs(plan=PLAN, state=JobState.RUNNING, kind=JobKind.CYCLE, limit=5, before=JOB)
-    client.points(group=GROUP, limit=7, before=NOW)
+    client.points(group=GROUP, limit=7, before=POINT)
     client.events(before=12)
     assert [each.path for each in control.asked] == [
         f"/v1/jobs?plan={PLAN}&state=running&kind=cycle&limit=5&before={JOB}",
-        f"/v1/points?group={GROUP}&limit=7&before=2026-03-01T12%3A00%3A00%2B00%3A00",
+        f"/v1/points?group={GROUP}&limit=7&before={POINT}",
         "/v1/events?before=12",
     ]
 

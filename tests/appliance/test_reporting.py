@@ -63,6 +63,11 @@ class TestProgress:
         assert "label" not in reporting.progress_of(live(disk())).model_dump_json()
         assert "machine" not in reporting.progress_of(live(disk())).model_dump_json()
 
+    def test_of_a_connector_that_claims_more_than_there_can_be(self) -> None:
+        """Its numbers go up to 2^63 on the wire: they must not end the thread that keeps all leases."""
+        told = reporting.progress_of(live(applied_bytes=(1 << 63) - 1, to_apply_bytes=(1 << 63) - 1))
+        assert (told.counter, told.applied_bytes, told.to_apply_bytes) == (reporting.MOST,) * 3
+
     def test_leaves_out_disks_that_do_not_fit(self) -> None:
         told = reporting.progress_of(live(*(disk(read_bytes=1) for _ in range(MAX_DISKS + 1))))
         assert (len(told.disks), told.done_bytes) == (MAX_DISKS, MAX_DISKS + 1)
@@ -107,3 +112,9 @@ def test_an_epoch_that_is_behind_names_the_connectors() -> None:
     assert (told.epoch, told.epoch_floor) == (3, 9)
     other = ConnectorBusy(group="g")
     assert reporting.failed(new_job(), live(), reporting.problem_of(other, OWN), other).epoch_floor == 0
+
+
+def test_an_epoch_that_no_group_has_is_said_as_far_as_it_can_be() -> None:
+    error = EpochBehind(group="g", epoch=3, current=(1 << 63) - 1)
+    told = reporting.failed(new_job(epoch=3), live(), reporting.problem_of(error, OWN), error)
+    assert told.epoch_floor == reporting.MOST

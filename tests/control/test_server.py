@@ -1,11 +1,12 @@
 """The real server: TLS 1.3, the real client, a clean end."""
 
 import re
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -19,7 +20,7 @@ from dmcore.api.join import JoinToken
 from dmcore.api.operator_client import OperatorClient
 from dmcore.api.operators import JoinSpec
 from dmcore.api.plans import PlanSpec, SiteSpec
-from dmcore.api.server_trust import ServerTrust
+from dmcore.api.server_trust import ServerTrust, pinned_context
 from dmcore.control.plane import initialise
 from dmcore.control.server import ControlServer
 from dmcore.control.serving_errors import CannotListen, ServerStopped
@@ -135,6 +136,36 @@ def test_it_stops_while_polls_wait(settings: ControlPlaneSettings, secret: str) 
     running.stop()
     with ControlServer(settings):  # everything is free again
         pass
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /v1/heal"], ids=["nothing", "half a head"])
+def test_one_that_connects_and_does_not_ask_is_cut_off(
+    running: ControlServer, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr("dmcore.control.web.http.ASK_S", 0.1)
+    context = pinned_context(running.plane.certificate.certificate.read_text(), "the server's")
+    with (
+        socket.create_connection((running.address.host, running.address.port), timeout=20) as plain,
+        context.wrap_socket(plain) as line,
+    ):
+        line.sendall(said)
+        with suppress(ConnectionResetError):
+            assert line.recv(1) == b""
+
+
+def test_one_whose_body_does_not_come_is_cut_off(running: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dmcore.control.web.http.ASK_S", 0.1)  # for the head, which does come
+    monkeypatch.setattr("dmcore.control.web.gate.BODY_S", 0.5)
+    context = pinned_context(running.plane.certificate.certificate.read_text(), "the server's")
+    with (
+        socket.create_connection((running.address.host, running.address.port), timeout=20) as plain,
+        context.wrap_socket(plain) as line,
+    ):
+        line.sendall(b"POST /v1/nodes/poll HTTP/1.1\r\nHost: control\r\nContent-Length: 9\r\n\r\n{")
+        said = b"".join(iter(lambda: line.recv(4096), b""))
+    assert said.startswith(b"HTTP/1.1 408 ")
+    assert b"request.slow" in said
+    assert b"connection: close" in said.lower()
 
 
 def test_one_process_a_state_directory(running: ControlServer, settings: ControlPlaneSettings) -> None:

@@ -1,7 +1,7 @@
 """A control plane in memory: an OperatorClient that answers by itself, and lets a test say what happens meanwhile."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -188,13 +188,12 @@ class FakeControl(OperatorClient):
 
     def points(
         self, *, plan: PlanId | None = None, group: GroupId | None = None,
-        limit: int | None = None, before: datetime | None = None,
+        limit: int | None = None, before: PointId | None = None,
     ) -> PointsReply:  # fmt: skip
         self._answer("points", plan, group, limit, before)
-        fitting = [
-            point for point in self.point_views
-            if plan in {None, point.plan} and (before is None or point.source_time < before)
-        ]  # fmt: skip
+        ids = [point.id for point in self.point_views]
+        older = self.point_views[ids.index(before) + 1 :] if before else self.point_views
+        fitting = [point for point in older if plan in {None, point.plan}]
         size = min(limit or self.page, self.page)
         return PointsReply(points=tuple(fitting[:size]), more=len(fitting) > size)
 

@@ -52,11 +52,21 @@ def test_init_leaves_what_is_there(dmctl: Dmctl, config: Path, made: dict[str, s
     assert found == {"fingerprint": made["fingerprint"]}
 
 
-@pytest.mark.parametrize("command", [["serve"], ["token", "--name", "x"], ["audit", "verify"]])
+@pytest.mark.parametrize("command", [["serve"], ["token", "--name", "x"], ["audit", "verify"], ["upgrade"]])
 def test_without_init_there_is_nothing(dmctl: Dmctl, config: Path, command: list[str]) -> None:
     told = dmctl("control", *command, "--config", str(config))
     assert told.exit_code == ExitCode.CONFIGURATION
     assert "dmctl control init" in told.stderr
+    assert not (config.parent / "state" / "control.db").exists()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://me:secret@db/x", "postgresql+psycopg://me:secret@db:port/x"])
+def test_a_database_that_is_none_is_named_without_its_password(dmctl: Dmctl, config: Path, url: str) -> None:
+    config.write_text(f'state_dir = "state"\ndatabase = "{url}"\n')
+    told = dmctl("control", "init", "--config", str(config))
+    assert told.exit_code == ExitCode.CONFIGURATION
+    assert "database: " in told.stderr
+    assert "secret" not in told.output
 
 
 def test_upgrade_may_be_repeated(dmctl: Dmctl, config: Path, made: dict[str, str]) -> None:

@@ -184,7 +184,7 @@ class TestTour:
         [point] = control.admin.points(plan=plan.id).points
         assert (point.id, point.connector) == (point_id(job.cycle, job.group), connector.identity.node)
         assert control.admin.point(point.id) == point
-        assert control.admin.points(before=point.source_time).points == ()
+        assert control.admin.points(before=point.id).points == ()
         assert control.admin.jobs(plan=plan.id, state=JobState.COMPLETED, kind=JobKind.CYCLE, limit=5).jobs
         assert control.admin.jobs(before=job.job).jobs == ()
         assert holder.times_lost == 0

@@ -226,6 +226,15 @@ class TestClock:
         assert caught.value.reason == "clock.skewed"
         assert len(node.control.asked) == 2
 
+    @pytest.mark.parametrize("years", [5000, 7500, -100])
+    def test_a_time_that_no_clock_shows_is_not_believed(self, node: Node, client: NodeClient, years: int) -> None:
+        """Nothing could be signed by it, and the node would end."""
+        node.control.ahead = timedelta(days=365 * years)
+        for _ in range(2):
+            with pytest.raises(ControlDenied):
+                client.poll(Offer())
+        assert client.signer.skew == timedelta(0)
+
     @pytest.mark.parametrize("fault", [Refuse(401, "node.unknown"), Refuse(403, "clock.skewed"), Fault.PAGE_500])
     def test_other_refusals_do_not_move_it(self, node: Node, client: NodeClient, fault: Fault | Refuse) -> None:
         node.control.ahead = timedelta(hours=1)

@@ -123,6 +123,15 @@ class TestWaiting:
         make(offer=offer).worker.start()
         assert [each.json["wait_s"] for each in control.wait_asked(POLL, 2)] == [0, wait_s]
 
+    def test_after_a_lost_answer_one_wait_is_short(self, control: FakeControl, make: Make) -> None:
+        """A job may have been in it: the control plane gives it once more, but not at once."""
+        answered = PollReply(plans_version=0, heartbeat_s=0)
+        control.answers[POLL] = lambda _: answered if len(control.of(POLL)) < 5 else Fault.SILENT
+        control.faults = [Fault.HUNG_UP]
+        make().worker.start()
+        waits = [each.json["wait_s"] for each in control.wait_asked(POLL, 5)]
+        assert waits == [0, 0, module.BUSY_WAIT_S, module.IDLE_WAIT_S, module.IDLE_WAIT_S]
+
     def test_a_free_slot_is_told_at_once(self, control: FakeControl, make: Make) -> None:
         control.answers[POLL] = NOTHING  # and says to come again in a quarter of a minute
         rig = make(offer=Offer(slots=0))
@@ -205,6 +214,19 @@ class TestAway:
         began = time.monotonic()
         rig.worker.stop()
         assert time.monotonic() - began < 2
+
+
+def test_jobs_without_end_are_taken_with_pauses(
+    control: FakeControl, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that this node has already, or cannot do: nothing of its own would slow it down."""
+    control.answers[POLL] = polled(new_job())
+    rig = make()
+    monkeypatch.setattr(rig.desk, "start", lambda *_: rig.worker.wake())  # over at once
+    began = time.monotonic()
+    rig.worker.start()
+    control.wait_asked(POLL, 8)
+    assert time.monotonic() - began >= 6 * module.BETWEEN_JOBS_S
 
 
 class TestTellingFirst:

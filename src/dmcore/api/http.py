@@ -4,7 +4,7 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -22,6 +22,10 @@ READ_TIMEOUT_S = 15.0
 MAX_ANSWER_BYTES = 32 << 20
 """A list of ten thousand plans is about 20 MB."""
 CHUNK_BYTES = 64 << 10
+EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
+"""A clock that is corrected by a date between these can still be signed by."""
+FAILING = 500
+"""From this status on it is the server that is at fault."""
 POOLED = 8
 """Connections that are kept open between requests."""
 CLOSED = "this client was closed"
@@ -103,8 +107,11 @@ class Transport:
                 answer = self._exchange(url, request)
             except _NotSent as failure:
                 failures.append(failure.error)
+            except DmcoreError:
+                self._prefer(url, works=False)
+                raise
             else:
-                self._urls = sorted(self._urls, key=lambda each: each != url)  # the one that works is asked first
+                self._prefer(url, works=answer.status < FAILING)
                 return answer
         raise next((each for each in failures if isinstance(each, TrustError)), failures[0])
 
@@ -113,6 +120,10 @@ class Transport:
         self._lines.cut()
         for pool in list(self._pools.values()):
             pool.close()
+
+    def _prefer(self, url: str, *, works: bool) -> None:
+        """The one that works is asked first from now on, one that takes requests in vain is asked last."""
+        self._urls = sorted(self._urls, key=lambda each: (each == url) != works)
 
     def _exchange(self, url: str, request: _Request) -> Answer:
         deadline = time.monotonic() + request.timeout_s
@@ -195,9 +206,9 @@ def _headers(given: Mapping[str, str], body: bytes) -> dict[str, str]:
 
 
 def date_of(text: str | None) -> datetime | None:
-    """When a server says it is; None: it does not say."""
+    """When a server says it is; None: it does not say, or what no clock shows."""
     try:
         found = parsedate_to_datetime(text) if text else None
     except (ValueError, OverflowError):
         return None
-    return found if found and found.tzinfo else None
+    return found if found and found.tzinfo and EARLIEST <= found < LATEST else None

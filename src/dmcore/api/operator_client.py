@@ -1,7 +1,6 @@
 """Every call that an operator's token is good for, one method each."""
 
 import json
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode
@@ -146,9 +145,9 @@ class OperatorClient:
 
     def points(
         self, *, plan: PlanId | None = None, group: GroupId | None = None,
-        limit: int | None = None, before: datetime | None = None,
+        limit: int | None = None, before: PointId | None = None,
     ) -> PointsReply:  # fmt: skip
-        """Points, newest first; only those of an earlier time."""
+        """Points, newest first; `before` is the last one of the page before."""
         return self._get("/v1/points", PointsReply, plan=plan, group=group, limit=limit, before=before)
 
     def point(self, point: PointId) -> PointView:
@@ -196,7 +195,7 @@ class OperatorClient:
         self.close()
 
     def _get(self, path: str, reply: type[Reply], **query: object) -> Reply:
-        given = {name: _text(value) for name, value in query.items() if value is not None}
+        given = {name: str(value) for name, value in query.items() if value is not None}
         return self._ask("GET", f"{path}?{urlencode(given)}" if given else path, reply)
 
     def _ask(self, method: str, path: str, reply: type[Reply], message: Message | None = None) -> Reply:
@@ -210,10 +209,6 @@ def _body(message: Message | None) -> bytes:
     # What was not given is left out, not null: an edit changes only what it names.
     given: dict[str, Any] = message.model_dump(mode="json", exclude_unset=True) if message else {}
     return json.dumps(given).encode() if message else b""
-
-
-def _text(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _part(name: str) -> str:

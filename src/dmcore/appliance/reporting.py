@@ -17,6 +17,8 @@ FENCED = frozenset({EpochBehind.code, "cycle.stale-epoch"})
 """The codes for: a later lease of the group is known. What is wrong with a ticket begins with `ticket.`."""
 UNNAMED = "peer.refused"
 """Stands for a code that a peer has made up."""
+MOST = (1 << 53) - 1
+"""The largest number that may cross: what a connector claims may be larger."""
 CORRELATION = re.compile(r"[0-9a-f]{32}")
 
 ERROR_CODE: TypeAdapter[str] = TypeAdapter(ErrorCode)
@@ -27,12 +29,12 @@ def progress_of(live: CycleProgress) -> Progress:
     disks = list(live.disks.values())
     return Progress(
         stage=live.stage,
-        counter=sum(map(_work_of, disks)) + live.applied_bytes + live.answers,
+        counter=min(sum(map(_work_of, disks)) + live.applied_bytes + live.answers, MOST),
         done_bytes=sum(disk.read_bytes for disk in disks),
         total_bytes=sum(max(disk.to_read_bytes, disk.read_bytes) for disk in disks),
         disks=tuple(map(_totals, disks[:MAX_DISKS])),
-        applied_bytes=live.applied_bytes,
-        to_apply_bytes=live.to_apply_bytes,
+        applied_bytes=min(live.applied_bytes, MOST),
+        to_apply_bytes=min(live.to_apply_bytes, MOST),
     )
 
 
@@ -55,7 +57,7 @@ def failed(job: Job, live: CycleProgress, problem: Problem, error: Exception) ->
     """A cycle has no recovery point."""
     return Outcome(
         epoch=job.epoch, result=JobResult.FAILED, problem=problem, progress=progress_of(live),
-        seconds=dict(live.seconds), epoch_floor=error.current if isinstance(error, EpochBehind) else 0,
+        seconds=dict(live.seconds), epoch_floor=min(error.current, MOST) if isinstance(error, EpochBehind) else 0,
     )  # fmt: skip
 
 

@@ -111,6 +111,21 @@ def initialise(settings: ControlPlaneSettings, clock: Clock = utc_now) -> NewTok
         database.close()
 
 
+def upgrade_store(settings: ControlPlaneSettings) -> None:
+    """Bring its tables to this version. Repeating it changes nothing.
+
+    Raises:
+        NotInitialised: there is no database yet.
+        StoreNewer, StoreBusy, StoreFull: nothing was changed.
+    """
+    _require_file(settings)
+    database = Database(settings.database_url)
+    try:
+        upgrade(database)
+    finally:
+        database.close()
+
+
 def control_id(connection: Connection) -> UUID | None:
     """The id of the control plane whose database this is; None: of none yet."""
     found = connection.execute(select(meta.c.value).where(meta.c.key == CONTROL_KEY)).scalar_one_or_none()
@@ -123,9 +138,13 @@ def _require_none(connection: Connection, settings: ControlPlaneSettings) -> Non
         raise AlreadyInitialised(place=str(settings.state_dir), control=str(found))
 
 
-def _opened(settings: ControlPlaneSettings, database: Database) -> UUID:
+def _require_file(settings: ControlPlaneSettings) -> None:
     if settings.database is None and not (settings.state_dir / "control.db").exists():
         raise NotInitialised(place=str(settings.state_dir))  # and opening it would make an empty one
+
+
+def _opened(settings: ControlPlaneSettings, database: Database) -> UUID:
+    _require_file(settings)
     try:
         require_current(database)
     except StoreOutdated as outdated:

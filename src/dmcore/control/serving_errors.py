@@ -17,6 +17,16 @@ class RequestTooLarge(RefusedError):
 
 
 @dataclass(eq=False)
+class RequestSlow(BusyError):
+    """A body that does not come: whoever sends it so is not waited for."""
+
+    code = "request.slow"
+    status: ClassVar[int] = 408
+    template = "the body did not come within {limit_s} seconds"
+    limit_s: float
+
+
+@dataclass(eq=False)
 class RequestFlood(BusyError):
     """A node signs more requests than one could need."""
 

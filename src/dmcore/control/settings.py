@@ -3,10 +3,25 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from dmcore.host.address import Address, AddressText
 from dmcore.host.settings import ConfiguredPath, LogSettings, MetricsSettings, Section, load_settings
+
+DRIVERS = {"sqlite", "sqlite+pysqlite", "postgresql+psycopg"}
+
+
+def _known_database(url: str) -> str:
+    """What is wrong is said without the URL: there may be a password in it."""
+    try:
+        driver = make_url(url).drivername
+    except (ArgumentError, ValueError):
+        driver = None
+    if driver not in DRIVERS:
+        raise ValueError("not a URL of postgresql+psycopg://USER@HOST/NAME or sqlite:///PATH")
+    return url
 
 
 class TlsSettings(Section):
@@ -30,7 +45,7 @@ class ControlPlaneSettings(Section):
     state_dir: ConfiguredPath
     listen: AddressText = Address("127.0.0.1", 8443)
     advertise: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]{1,253}$")], ...] = ("127.0.0.1",)
-    database: str | None = None
+    database: Annotated[str, AfterValidator(_known_database)] | None = None
     """A URL of SQLAlchemy's (postgresql+psycopg://...). Not set: SQLite in `state_dir`."""
     tls: TlsSettings | None = None
     leases: LeaseSettings = LeaseSettings()

@@ -22,6 +22,8 @@ BUSY_WAIT_S = 5.0
 """With a cycle under way: when it ends, the next poll must say so before the group's next cycle can come."""
 MIN_ROUND_S = 0.5
 """A control plane that never waits is not asked without a pause."""
+BETWEEN_JOBS_S = 0.05
+"""Nor is one that always has a job: it may be one that this node has, or cannot do."""
 MAX_QUIET_S = 15.0
 """A node without a free slot says this often that it lives."""
 
@@ -78,6 +80,8 @@ class Worker:
         self._plans_version: int | None = None
         self._answers: bool | None = None
         self._wrong = ""
+        self._may_have_missed = False
+        """An answer was lost, perhaps, and there was a job in it: it is given once more, but not at once."""
         self._stopping, self._woken = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker")
         self.error: Exception | None = None
@@ -118,16 +122,25 @@ class Worker:
         try:
             self._tell_first()
             offer = self._desk.offer()
-            wait_s = _wait_s(offer) if self._answers else 0  # whether it answers at all should be known at once
+            wait_s = self._wait_s(offer)
             reply = self._client.poll(offer, plans_version=self._plans_version or 0, wait_s=wait_s)
         except DmcoreError as error:
             self._failed(error)
             return
         self._answered(reply)
+        if wait_s:
+            self._may_have_missed = False
         if not offer.slots:
             self._woken.wait(min(max(reply.heartbeat_s, MIN_ROUND_S), MAX_QUIET_S))
-        elif wait_s and not (reply.job or reply.work):
+        elif reply.job or reply.work:
+            self._stopping.wait(BETWEEN_JOBS_S)
+        elif wait_s:
             self._woken.wait(max(began + MIN_ROUND_S - time.monotonic(), 0))
+
+    def _wait_s(self, offer: Offer) -> float:
+        if not self._answers or not offer.slots:
+            return 0  # whether it answers at all should be known at once
+        return BUSY_WAIT_S if offer.busy or self._may_have_missed else IDLE_WAIT_S
 
     def _tell_first(self) -> None:
         try:
@@ -165,6 +178,7 @@ class Worker:
             return
         if isinstance(error, ControlRefused) and error.reason == SUPERSEDED:
             raise NodeReplaced(node=self._client.node) from error
+        self._may_have_missed = True
         wrong = error.code if error.permanent else ""  # an outage has many faces, and all mean the same
         if self._answers is not False or wrong != self._wrong:
             log.warning("control plane does not answer as it should", code=error.code, problem=str(error))
@@ -180,9 +194,3 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def _wait_s(offer: Offer) -> float:
-    if not offer.slots:
-        return 0
-    return BUSY_WAIT_S if offer.busy else IDLE_WAIT_S

@@ -17,12 +17,14 @@ from dmcore.control.access import enrolment
 from dmcore.control.access.enrolment import MAX_SUPERSEDED, Invitation
 from dmcore.control.errors import JoinRefused, MachineProtected, NameTaken, NodeRevoked, NotFound
 from dmcore.control.plans import plans, sites
+from dmcore.control.queue import queue
 from dmcore.control.store.database import Database
 from dmcore.control.store.tables import machines, nodes
 from dmcore.errors import DmcoreError
 from dmcore.model.enums import Role
+from dmcore.model.jobs import JobKind
 from dmcore.model.names import node_id_of
-from tests.control.queue_kit import NOW, SITE, World, after
+from tests.control.queue_kit import CONNECTOR, NOW, SITE, World, after
 from tests.control.web_kit import CONTROL
 
 ABOUT = Invitation(("https://control:8443",), CONTROL, None, "e" * 64)
@@ -116,6 +118,23 @@ def test_a_poll_after_the_revocation_is_refused(world: World) -> None:
         enrolment.revoke(connection, NOW, node, ACTOR)
     with pytest.raises(NodeRevoked):
         poll(world, node)
+
+
+def test_what_only_a_revoked_connector_could_do_is_cancelled(world: World) -> None:
+    """Held or waiting. Cycles go on, and so does the work of others."""
+    appliance, connector, other = world.appliance(), world.node(CONNECTOR, Role.CONNECTOR), "d" * 64
+    world.node(other, Role.CONNECTOR)
+    (group,) = world.plan()
+    world.enqueue(group)
+    appliance.cycle()
+    for owner in (CONNECTOR, CONNECTOR, other):
+        with world.database.write() as connection:
+            queue.enqueue_work(connection, NOW, owner, JobKind.VERIFY)
+    connector.work()
+    for _ in range(2):
+        with world.database.write() as connection:
+            enrolment.revoke(connection, NOW, CONNECTOR, ACTOR)
+    assert world.states() == ["cancelled", "cancelled", "leased", "queued"]
 
 
 def test_a_quiet_poll_writes_nothing(world: World) -> None:

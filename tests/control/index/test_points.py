@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 
 from dmcore.api.operators import EventKind
+from dmcore.api.points import PointView
 from dmcore.control.errors import NotFound, StateConflict
 from dmcore.control.index.points import get_point, list_points, require_point
 from dmcore.control.store.database import Database
@@ -96,7 +97,7 @@ def test_another_connectors_claim_is_refused_and_the_rest_kept(world: World) -> 
 
 
 def test_a_connector_cannot_speak_for_another_ones_plan(world: World) -> None:
-    """A point is kept, but no group of this plan is younger for it."""
+    """No group of this plan is younger for it."""
     world.node(OTHER, Role.CONNECTOR)
     (group,) = world.plan()
     lie = fact(world, group, at=after(100))
@@ -105,6 +106,20 @@ def test_a_connector_cannot_speak_for_another_ones_plan(world: World) -> None:
     other_plan = fact(world, group).model_copy(update={"plan": PlanId(uuid4())})
     state(world, [other_plan])
     assert world.group(group).last_point is None
+
+
+@pytest.mark.parametrize("hidden", ["group", "plan"])
+def test_a_lie_is_not_the_newest_when_the_plans_own_connector_speaks(world: World, hidden: str) -> None:
+    """Also if only one of plan and group is the other's. It is not listed, and its plan's tiers do not choose it."""
+    world.node(OTHER, Role.CONNECTOR)
+    (group,) = world.plan()
+    lie = fact(world, group, at=after(100)).model_copy(update={hidden: uuid4()})
+    truth = fact(world, group, at=after(50))
+    assert state(world, [lie, fact()], after(101), OTHER) == (lie.id,)
+    state(world, [truth], after(102))
+    assert world.group(group).last_point == truth.id
+    with world.database.read() as connection:
+        assert lie.id not in {point.id for point in list_points(connection).points}
 
 
 def test_points_of_unknown_plans_are_taken(world: World) -> None:
@@ -255,6 +270,37 @@ def test_a_job_and_its_fact_agree(world: World) -> None:
 # Asking.
 
 
+def test_points_of_one_time_are_all_listed_whatever_the_page(world: World) -> None:
+    """A group's machines, or a clock that was set back."""
+    (group,) = world.plan()
+    said = [fact(world, group, at=after(number // 3)) for number in range(7)]
+    state(world, said)
+    listed: list[PointView] = []
+    with world.database.read() as connection:
+        for _ in range(4):
+            page = list_points(connection, limit=2, before=listed[-1].id if listed else None)
+            listed += page.points
+    assert not page.more
+    assert sorted(point.id for point in listed) == sorted(point.id for point in said)
+    assert len({point.id for point in listed}) == 7
+    times = [point.source_time for point in listed]
+    assert times == sorted(times, reverse=True)
+
+
+def test_a_page_goes_on_from_a_point_that_has_expired_meanwhile(world: World) -> None:
+    (group,) = world.plan()
+    said = [fact(world, group, at=after(number)) for number in range(3)]
+    state(world, said)
+    state(world, [changed(said[1], state=PointState.EXPIRED)])
+    with world.database.read() as connection:
+        assert [point.id for point in list_points(connection, before=said[1].id).points] == [said[0].id]
+
+
+def test_a_page_after_nothing_is_refused(world: World) -> None:
+    with world.database.read() as connection, pytest.raises(NotFound):
+        list_points(connection, before=uuid4())
+
+
 def test_points_are_listed_newest_first_and_by_page(world: World) -> None:
     mine, others = world.plan(groups_count=2)
     said = [fact(world, group, at=after(number)) for number, group in enumerate([mine, others, mine, others, mine])]
@@ -262,7 +308,7 @@ def test_points_are_listed_newest_first_and_by_page(world: World) -> None:
     state(world, [*said, gone])
     with world.database.read() as connection:
         first = list_points(connection, limit=2)
-        rest = list_points(connection, limit=9, before=first.points[-1].source_time)
+        rest = list_points(connection, limit=9, before=first.points[-1].id)
         of_group = list_points(connection, group=mine)
         of_plan = list_points(connection, plan=PlanId(world.group(mine).plan))
         of_nobody = list_points(connection, plan=uuid4(), group=GroupId(uuid4()))

@@ -16,7 +16,7 @@ from dmcore.api.points import PointFact
 from dmcore.control.index import retention
 from dmcore.control.index.retention import Held, next_round, to_expire
 from dmcore.control.store.database import Database
-from dmcore.control.store.tables import groups, plans
+from dmcore.control.store.tables import groups, nodes, plans
 from dmcore.model.enums import Role
 from dmcore.model.ids import PointId
 from dmcore.model.jobs import JobKind
@@ -284,6 +284,16 @@ def test_a_paused_or_deleted_plans_points_stay(world: World, values: dict[str, A
     old_points(world, group, 1)
     world.change(plans, world.group(group).plan, **values)
     assert ticked(world, after(60)).expiring == 0
+
+
+def test_a_connector_that_was_revoked_is_not_asked(world: World) -> None:
+    """Nobody would take the job."""
+    (group,) = world.plan()
+    old_points(world, group, 1)
+    world.change(nodes, CONNECTOR, revoked_at=NOW)
+    assert ticked(world, after(60)).expiring == 0
+    world.change(nodes, CONNECTOR, revoked_at=None)
+    assert ticked(world, after(61)).expiring == 1
 
 
 def test_a_deleted_groups_points_stay(world: World) -> None:

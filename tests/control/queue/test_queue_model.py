@@ -14,6 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 
 from dmcore.api.jobs import Job
 from dmcore.control.errors import LeaseLost, StateConflict
+from dmcore.control.queue.claims import UNHEARD_S
 from dmcore.control.store.database import Database
 from dmcore.control.store.tables import jobs
 from dmcore.model.jobs import HELD, IN_FLIGHT, JobState, may_follow
@@ -76,12 +77,18 @@ class QueueModel(RuleBasedStateMachine):
     @rule(target=leases, letter=st.sampled_from(NODES))
     def claim(self, letter: str) -> Lease | None:
         worker = self.workers[letter]
+        unheard = self.unheard(worker)
         job = worker.claim(after(self.now))
         if job is None:
+            assert not unheard
             return None
         assert isinstance(job, Job)
-        assert job.epoch == self.epochs[job.group] + 1
         assert job.job in self.states
+        if unheard:
+            assert job.job in unheard
+            assert job.epoch == self.newest[job.job]
+            return Lease(worker, job)
+        assert job.epoch == self.epochs[job.group] + 1
         self.epochs[job.group] = self.newest[job.job] = job.epoch
         return Lease(worker, job)
 
@@ -180,6 +187,16 @@ class QueueModel(RuleBasedStateMachine):
     def may_follow_by_way(before: JobState, state: str) -> bool:
         """Two steps in one transaction: reaped or taken back, and leased again."""
         return before in HELD and state == JobState.LEASED
+
+    def unheard(self, worker: Worker) -> set[UUID]:
+        """The leases that this process has, may not know of, and is told of once more: its polls name none as busy."""
+        since, now = after(self.now - UNHEARD_S), after(self.now)
+        return {
+            row.id
+            for row in self.rows()
+            if row.state == JobState.LEASED and row.incarnation == worker.incarnation and not row.cancelling
+            if row.leased_at <= since and row.lease_until > now
+        }
 
     def drain(self) -> None:
         """When all is well again, every job comes to an end."""

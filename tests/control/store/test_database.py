@@ -87,6 +87,39 @@ def test_a_lock_that_is_not_given_back_is_busy(impatient: Database, database: Da
         put(connection, "b")
 
 
+def test_what_an_error_says_has_no_values_in_it(database: Database) -> None:
+    write(database, putting("one"))
+    with pytest.raises(IntegrityError) as told:
+        write(database, lambda connection: put(connection, "one", "a secret"))
+    assert "a secret" not in str(told.value)
+
+
+def test_a_writer_that_waits_has_its_turn(sqlite_database: Database) -> None:
+    """SQLite's own lock goes to whoever asks in the right moment: others wait until they are told to come back."""
+    trials = 20
+    overtaken = sum(turns_before_another(sqlite_database, trial) for trial in range(trials))
+    assert overtaken < 5 * trials  # two each, and without turns about seventy
+
+
+def turns_before_another(database: Database, trial: int) -> int:
+    """How often this thread writes, again and again, before another one that waits has written once."""
+    other = threading.Thread(target=write, args=(database, putting(f"{trial} other")))
+    turns = 0
+    with database.write():
+        other.start()
+    while other.is_alive():
+        write(database, *(putting(f"{trial} {turns} {number}") for number in range(20)))
+        turns += 1
+    return turns
+
+
+def test_a_turn_that_does_not_come_is_busy(sqlite_database: Database) -> None:
+    impatient = Database(address(sqlite_database), busy_s=0)
+    with pytest.raises(StoreBusy), impatient.write(), impatient.write():
+        pass
+    impatient.close()
+
+
 def test_an_error_of_the_caller_is_not_the_stores(database: Database) -> None:
     with pytest.raises(IntegrityError):
         write(database, putting("a"), putting("a"))

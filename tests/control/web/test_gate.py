@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from dmcore.control.errors import StoreFull
 from dmcore.control.plane import Plane
+from dmcore.control.serving_errors import RequestSlow
 from dmcore.control.store.database import Database
 from dmcore.control.web.gate import Gate
 from tests.control.web_kit import HandClock, Web, make_plane
@@ -44,6 +45,28 @@ def test_a_body_in_parts_is_one() -> None:
     headers = dict(said[0]["headers"])
     assert headers[b"date"] == b"Sun, 01 Mar 2026 00:00:00 GMT"
     assert headers[b"cache-control"] == b"public"  # a route's own word stands
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dmcore.control.web.gate.BODY_S", 0.01)
+    said: list[dict[str, Any]] = []
+
+    async def story() -> None:
+        parts = [{"type": "http.request", "body": b"a", "more_body": True}]
+
+        async def receive() -> Any:
+            return parts.pop() if parts else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            said.append(message)
+
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "headers": []}
+        await asyncio.wait_for(Gate(echo, lambda: NOW)(scope, receive, send), 20)
+
+    asyncio.run(story())
+    assert said[0]["status"] == 408
+    assert dict(said[0]["headers"])[b"connection"] == b"close"
+    assert RequestSlow.code.encode() in said[1]["body"]
 
 
 def test_half_a_request_is_none() -> None:

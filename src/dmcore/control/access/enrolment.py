@@ -17,11 +17,13 @@ from dmcore.api.nodes import EnrollRequest, NodesReply, NodeView, PollRequest
 from dmcore.api.operators import Action, EventKind, JoinSpec, NewJoin
 from dmcore.control.access import audit
 from dmcore.control.errors import JoinRefused, NodeRevoked, NotFound, StateConflict
+from dmcore.control.queue import attempts
 from dmcore.control.queue.shares import is_live
 from dmcore.control.reports import events
-from dmcore.control.store.tables import joins, nodes, sites
+from dmcore.control.store.tables import HELD, QUEUED_WORK, jobs, joins, nodes, sites
 from dmcore.model.enums import Role
 from dmcore.model.ids import NodeId
+from dmcore.model.jobs import JobKind, JobState
 from dmcore.model.names import node_id_of
 
 JOIN_LIFE = timedelta(hours=1)
@@ -97,15 +99,21 @@ def enroll(connection: Connection, now: datetime, request: EnrollRequest, public
 
 
 def revoke(connection: Connection, now: datetime, node: str, actor: str) -> None:
-    """Nothing it signs is accepted any more; what it holds is taken back as its leases end. Repeatable.
+    """Nothing it signs is accepted any more. Repeatable.
+
+    Cycles that it holds are taken back as its leases end; what only it, as a connector, could do is cancelled.
 
     Raises:
         NotFound: no such node was ever enrolled.
     """
+    work = select(jobs).where(or_(QUEUED_WORK, HELD), jobs.c.kind != JobKind.CYCLE, jobs.c.connector == node)
+    orphaned = connection.execute(work.order_by(jobs.c.id).with_for_update()).all()  # jobs before nodes, as outcomes do
     row = connection.execute(select(nodes).where(nodes.c.id == node).with_for_update(key_share=True)).one_or_none()
     if row is None:
         raise NotFound(noun="node", name=node)
     if row.revoked_at is None:
+        for job in orphaned:
+            attempts.end(connection, now, job, JobState.CANCELLED)
         connection.execute(update(nodes).where(nodes.c.id == node).values(revoked_at=now))
         unused = (joins.c.node == node, joins.c.expires_at > now)
         connection.execute(update(joins).where(*unused).values(expires_at=now))  # an answer lost is no way back in

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy import Connection, Row, Select, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dmcore.api.operators import EventKind
@@ -15,7 +15,7 @@ from dmcore.control.errors import NotFound, StateConflict
 from dmcore.control.index import newest
 from dmcore.control.index.settling import lock_connector, settle
 from dmcore.control.reports import events
-from dmcore.control.store.tables import points
+from dmcore.control.store.tables import groups, plans, points
 from dmcore.model.points import PointState
 
 __all__ = ["USABLE", "get_point", "list_points", "require_point", "settle", "state_points"]
@@ -30,12 +30,17 @@ USABLE = frozenset({PointState.AVAILABLE, PointState.DEGRADED})
 def state_points(connection: Connection, now: datetime, connector: str, facts: Sequence[PointFact]) -> tuple[UUID, ...]:
     """Keep what a connector says of its points. Saying it again changes nothing, an older revision neither.
 
-    Returns the points that another connector has stated before: of those nothing is kept.
+    Returns the points that another connector has stated before, or whose plan or group is another's: of those nothing
+    is kept, lest they pass for that group's newest.
     """
     lock_connector(connection, connector)  # of two revisions of a new point the later must stay
     latest = {fact.id: fact for fact in sorted(facts, key=lambda fact: fact.revision)}
     known = {row.id: row for row in connection.execute(select(points).where(points.c.id.in_(latest)))}
-    refused = tuple(found.id for found in known.values() if found.connector != connector)
+    foreign = _foreign(connection, connector, latest.values())
+    refused = tuple(
+        fact.id for fact in latest.values()
+        if {fact.plan, fact.group} & foreign or (fact.id in known and known[fact.id].connector != connector)
+    )  # fmt: skip
     if refused:
         log.warning("points of another connector", connector=connector, points=[str(point) for point in refused])
     mine = [fact for fact in latest.values() if fact.id not in refused]
@@ -48,20 +53,34 @@ def state_points(connection: Connection, now: datetime, connector: str, facts: S
     return refused
 
 
+def _foreign(connection: Connection, connector: str, facts: Iterable[PointFact]) -> set[UUID]:
+    """Of their plans and groups, those that are known here as another connector's."""
+    told = list(facts)
+    named = or_(groups.c.plan.in_({fact.plan for fact in told}), groups.c.id.in_({fact.group for fact in told}))
+    asked = select(groups.c.plan, groups.c.id).join(plans, plans.c.id == groups.c.plan)
+    rows = connection.execute(asked.where(named, plans.c.connector != connector))
+    return {found for row in rows for found in row}
+
+
 def list_points(
     connection: Connection,
     *,
     plan: UUID | None = None,
     group: UUID | None = None,
     limit: int = 100,
-    before: datetime | None = None,
+    before: UUID | None = None,
 ) -> PointsReply:
-    """Points that are there, newest first; `before` is the time of the last one of the page before."""
+    """Points that are there, newest first; `before` is the last one of the page before.
+
+    Raises:
+        NotFound: there is no such point to list those before it.
+    """
     asked: Select[Any] = select(points).where(points.c.state != PointState.EXPIRED)
     for column, value in ((points.c.plan, plan), (points.c.group, group)):
         asked = asked if value is None else asked.where(column == value)
     if before is not None:
-        asked = asked.where(points.c.source_time < before)
+        last = _row(connection, before)  # several may have its time: ids order those
+        asked = asked.where(tuple_(points.c.source_time, points.c.id) < tuple_(last.source_time, last.id))
     size = max(1, min(limit, MAX_LISTED))
     rows = connection.execute(asked.order_by(points.c.source_time.desc(), points.c.id.desc()).limit(size + 1)).all()
     return PointsReply(points=tuple(_view(row) for row in rows[:size]), more=len(rows) > size)

@@ -76,7 +76,7 @@ def ask_expiry(connection: Connection, now: datetime) -> int:
 
     A connector has one such job at a time, so that a slow one is not drowned in them. Nothing of a paused plan is
     asked: no new points come that could take the old ones' place. Of a deleted plan neither: that is for its
-    connector's operator.
+    connector's operator. A connector that was revoked is not asked.
     """
     due = _groups_due(connection, now)
     idle = _lock(connection, {row.connector for row in due})
@@ -102,6 +102,7 @@ def ask_expiry(connection: Connection, now: datetime) -> int:
 def _groups_due(connection: Connection, now: datetime) -> Sequence[Any]:
     living = (groups.c.deleted_at.is_(None), plans.c.deleted_at.is_(None), plans.c.paused.is_(False))
     due = select(groups.c.id, plans.c.connector, plans.c.retain).join(plans, plans.c.id == groups.c.plan)
+    due = due.join(nodes, nodes.c.id == plans.c.connector).where(nodes.c.revoked_at.is_(None))
     due = due.where(groups.c.retain_at <= now, *living, plans.c.connector.not_in(_asked_already()))
     due = due.order_by(groups.c.retain_at, groups.c.id).limit(LOOK_BATCH)
     return connection.execute(due.with_for_update(of=groups, skip_locked=True)).all()

@@ -24,8 +24,8 @@ def assigned_plans(connection: Connection, now: datetime, node: Row[Any], source
         return NOTHING
     asked = select(groups, plans.c.rpo_s, plans.c.paused, plans.c.limit).join(plans, plans.c.id == groups.c.plan)
     mine = asked.where(*_of(node, sources), groups.c.deleted_at.is_(None)).order_by(groups.c.id)
+    version = assigned_version(connection, now, node, sources)  # first: what changes meanwhile is asked for again
     found = tuple(_group(row) for row in connection.execute(mine))
-    version = assigned_version(connection, now, node, sources)
     return AssignedPlans(version=version, site_limit=site_share(connection, now, node.site), groups=found)
 
 

@@ -54,7 +54,7 @@ def _settle_strays(connection: Connection, now: datetime, node: str, poll: PollR
     )  # fmt: skip
     strays = select(jobs).where(HELD, jobs.c.node == node, or_(jobs.c.incarnation != poll.incarnation, unheard))
     found = connection.execute(strays.with_for_update(skip_locked=True)).all()
-    for job in found:
+    for job in sorted(found, key=lambda each: str(each.group)):  # groups are locked by their ids, here as everywhere
         if job.incarnation != poll.incarnation:
             attempts.lost(connection, now, job, at_once=True)
     return [job.id for job in found if job.incarnation == poll.incarnation]

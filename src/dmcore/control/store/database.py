@@ -1,5 +1,6 @@
 """Connections and transactions. One way to write: `write`, which on SQLite takes the one writer's lock at its start."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -7,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 
+from dmcore.control.errors import StoreBusy
 from dmcore.control.store.failures import translated
 
 BUSY_S = 10
@@ -24,6 +26,8 @@ class Database:
     def __init__(self, url: str, clock: DatabaseClock | None = None, busy_s: int = BUSY_S) -> None:
         self.engine = make_engine(url, busy_s)
         self._clock = clock or database_time
+        self._busy_s = busy_s
+        self._turn = threading.Lock()
 
     @property
     def is_sqlite(self) -> bool:
@@ -41,8 +45,21 @@ class Database:
         Raises:
             StoreBusy, StoreFull: nothing was done; or, if the connection broke while it committed, perhaps all of it.
         """
-        with translated(), self.engine.begin() as connection:
+        with translated(), self._in_turn(), self.engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """SQLite's own lock goes to the luckiest: threads wait for it in vain while others have it twice."""
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._turn.acquire(timeout=self._busy_s):
+            raise StoreBusy
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -62,7 +79,8 @@ class Database:
 def make_engine(url: str, busy_s: int = BUSY_S) -> Engine:
     """An engine for SQLite (WAL, synchronous=FULL, BEGIN IMMEDIATE for writers) or PostgreSQL."""
     parsed = make_url(url)
-    pool = {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW, "pool_timeout": busy_s}
+    pool: dict[str, Any] = {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW, "pool_timeout": busy_s}
+    pool["hide_parameters"] = True  # what an error says may be logged: the values of a statement are not for that
     if parsed.get_backend_name() == "sqlite":
         engine = create_engine(parsed, connect_args={"timeout": busy_s}, **pool)
         event.listen(engine, "connect", _prepare_sqlite)

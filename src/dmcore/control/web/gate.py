@@ -1,5 +1,6 @@
 """What every request passes, whatever its route: version, size, time, correlation, and faults that nobody foresaw."""
 
+import asyncio
 import time
 import traceback
 from collections.abc import Mapping
@@ -14,11 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dmcore.api.base import API_VERSION, MAX_BODY_BYTES, VERSION_HEADER, ErrorBody
 from dmcore.control.errors import VersionRefused
-from dmcore.control.serving_errors import ControlFault, RequestTooLarge
+from dmcore.control.serving_errors import ControlFault, RequestSlow, RequestTooLarge
 from dmcore.errors import DmcoreError
 from dmcore.host.clock import Clock
 
 MAX_VERSION_CHARACTERS = 16
+BODY_S = 30.0
+"""How long a body may take: the longest is a quarter of a megabyte."""
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -61,7 +64,9 @@ class _Exchange:
         began = time.monotonic()
         try:
             self._require_version()
-            body = await self._whole_body()
+            body = await self._body_in_time()
+        except RequestSlow as slow:  # what may still come of it is not waited for, either
+            await error_answer(slow, {"Connection": "close"})(self._scope, self._receive, self._answer)
         except DmcoreError as refused:
             await error_answer(refused)(self._scope, self._receive, self._answer)
         else:
@@ -89,6 +94,14 @@ class _Exchange:
         whole = given_minor.isascii() and given_minor.isdigit() and given == major
         if not whole or not oldest <= int(given_minor) <= int(minor):
             raise VersionRefused(asked=_plain(asked), served=API_VERSION)
+
+    async def _body_in_time(self) -> bytes | None:
+        """None: the sender is gone. Raises RequestTooLarge, RequestSlow."""
+        try:
+            async with asyncio.timeout(BODY_S):
+                return await self._whole_body()
+        except TimeoutError as late:
+            raise RequestSlow(limit_s=BODY_S) from late
 
     async def _whole_body(self) -> bytes | None:
         """None: the sender is gone. Raises RequestTooLarge, before more than that was kept."""

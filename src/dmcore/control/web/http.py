@@ -10,6 +10,7 @@ import structlog
 import uvicorn
 from anyio import to_thread
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dmcore.control.certificates import ServerCertificate
 from dmcore.control.serving_errors import CannotListen, ServerStopped
@@ -18,6 +19,8 @@ from dmcore.host.address import Address
 BACKLOG = 1024
 KEEP_ALIVE_S = 75
 """Longer than the longest poll, so that a node's connection outlives it."""
+ASK_S = 30
+"""How long the head of a request may take, from a connection's begin or from its first byte on."""
 STOP_S = 5
 """How long requests under way may take when the server stops."""
 THREADS = 8
@@ -37,7 +40,7 @@ class HttpServer:
         context = certificate.context()
         config = uvicorn.Config(
             app, log_config=None, log_level="critical", access_log=False, server_header=False, date_header=False,
-            lifespan="off", ws="none", http="h11", timeout_keep_alive=KEEP_ALIVE_S,
+            lifespan="off", ws="none", http=_Connection, timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_S, ssl_context_factory=lambda *_: context,
         )  # fmt: skip
         self._listener = listener
@@ -64,6 +67,35 @@ class HttpServer:
             self._server.run(sockets=[self._listener])
         except Exception as fault:  # noqa: BLE001 - `check` tells the owner
             log.error("the HTTP server ended", kind=type(fault).__name__)
+
+
+class _Connection(H11Protocol):
+    """A client that connects and does not ask is not waited for: uvicorn would, for ever."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._asked()
+
+    def _watch(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._asked()
+        elif self._late is None:
+            self._late = self.loop.call_later(ASK_S, self.transport.abort)
+
+    def _asked(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
 
 class _Server(uvicorn.Server):

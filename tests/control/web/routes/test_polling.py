@@ -2,8 +2,11 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
+from dmcore.api.plans import RunRequest
 from dmcore.control.plane import Plane
+from dmcore.control.plans import plans
 from dmcore.control.queue.queue import QueueKey
 from tests.control.web_kit import PLAN, Answer, HandClock, NodeKit, Web, encoded
 
@@ -74,6 +77,47 @@ def test_polls_end_when_the_server_stops(web: Web, plane: Plane, appliance: Node
 
     assert asyncio.run(story()).status == 200
     assert asyncio.run(exchange(appliance, waiting_poll(appliance))).status == 200  # and none waits any more
+
+
+def test_who_waits_when_the_server_stops_gets_no_lease(
+    web: Web, plane: Plane, appliance: NodeKit, connector: NodeKit
+) -> None:
+    """A thousand of them would claim at once, and many be cut off with the answer on its way."""
+    plan = web.ask("POST", "/v1/plans", PLAN).json["id"]
+    body = waiting_poll(appliance)
+
+    async def story() -> Answer:
+        polling = asyncio.create_task(exchange(appliance, body))
+        await until_waiting(plane)
+        with plane.database.write() as connection:
+            now = plane.database.now(connection)
+            plans.run(connection, now, UUID(plan), RunRequest(), "another replica")
+        plane.waiters.close()
+        return await asyncio.wait_for(polling, 20)
+
+    assert asyncio.run(story()).json["job"] is None
+    assert {job["state"] for job in web.ask("GET", "/v1/jobs").json["jobs"]} == {"queued"}
+
+
+def test_what_woke_one_that_hung_up_wakes_the_next(
+    web: Web, plane: Plane, appliance: NodeKit, connector: NodeKit
+) -> None:
+    plan = web.ask("POST", "/v1/plans", PLAN).json["id"]
+    bodies = [waiting_poll(appliance), waiting_poll(appliance)]
+
+    async def story() -> list[Answer]:
+        gone, polls = asyncio.Event(), []
+        for body, more in zip(bodies, ({"gone": gone}, {}), strict=True):
+            polls.append(asyncio.create_task(exchange(appliance, body, **more)))
+            while plane.waiters.waiting < len(polls):
+                await asyncio.sleep(0.01)
+        gone.set()
+        await asyncio.to_thread(web.ask, "POST", f"/v1/plans/{plan}/run", {})
+        return [await asyncio.wait_for(poll, 20) for poll in polls]
+
+    hung_up, other = asyncio.run(story())
+    assert hung_up.json["job"] is None
+    assert other.json["job"] is not None
 
 
 def test_a_node_that_is_revoked_while_it_polls_gets_nothing(

@@ -35,6 +35,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         401: "No valid token or signature",
         403: "The role is missing, or the join token is not good",
         404: "There is no such object",
+        408: "The body did not come",
         409: "The object's state, or another object, is in the way",
         413: "The body is too long",
         422: "A field is missing, unknown or wrong",

@@ -1,11 +1,9 @@
 """Recovery points, and what a connector is to do with them."""
 
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
-from dmcore.api.base import Moment
 from dmcore.api.jobs import JobView
 from dmcore.api.points import PointsReply, PointView, PreserveRequest, RecoverRequest
 from dmcore.control.index import points
@@ -16,15 +14,13 @@ from dmcore.model.jobs import JobKind
 
 router = APIRouter(prefix="/v1/points", tags=["points"], responses=REFUSALS)
 
-Before = Annotated[Moment | None, Query(description="Only those of an earlier time, with its zone.")]
-
 
 @router.get("")
 def list_points(
     plane: PlaneOf, _: Viewer, plan: UUID | None = None, group: UUID | None = None, limit: Limit = 100,
-    before: Before = None,
+    before: UUID | None = None,
 ) -> PointsReply:  # fmt: skip
-    """Points, newest first."""
+    """Points, newest first; `before` is the last one of the page before."""
     with plane.database.read() as connection:
         return points.list_points(connection, plan=plan, group=group, limit=limit, before=before)
 

@@ -26,14 +26,17 @@ async def poll(http: Request, plane: PlaneOf, node: Node, request: PollRequest) 
     """At most one job, leased to the asker; without one, after at most `wait_s`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + jittered_s(request.wait_s)
-    with plane.waiters.listening(keys_of(node, request.sources)) as waiter:
+    keys = keys_of(node, request.sources)
+    with plane.waiters.listening(keys) as waiter:
         while True:
             reply = await run_in_threadpool(_ask, plane, node, request)
             left_s = deadline - loop.time()
             if _is_news(reply, request) or left_s <= 0 or plane.waiters.closed:
                 return reply
-            # To one that hangs up nothing is leased: what came is for who still listens.
-            if not await waiter.wait(left_s) or await http.is_disconnected():
+            if not await waiter.wait(left_s) or plane.waiters.closed:
+                return reply
+            if await http.is_disconnected():  # nothing is leased to one that hangs up: it is for who still listens
+                plane.waiters.wake(keys)
                 return reply
 
 
