@@ -110,6 +110,15 @@ def test_a_plan_that_is_deleted_while_its_job_is_claimed(world: World) -> None:
     assert appliance.heartbeat(job).cancel
 
 
+def test_a_claim_waits_for_nobodys_group(world: World) -> None:
+    first, second = world.plan(groups_count=2)
+    for group in (first, second):
+        world.enqueue(group)
+    with world.database.write() as connection:
+        lock_group(first)(connection)
+        assert world.appliance().cycle().group == second
+
+
 @pytest.mark.parametrize("change", ["pause", "run"])
 def test_a_plans_groups_are_locked_by_their_ids(world: World, change: str) -> None:
     plan, low, high = two_groups(world)

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, and_, or_, select, update
+from sqlalchemy import Connection, Row, Select, Table, and_, or_, select, update
 
 from dmcore.api.jobs import Codec, ConnectorJob, Job
 from dmcore.api.nodes import PollRequest
@@ -81,7 +81,7 @@ def _claim_cycle(
     tickets: TicketDesk,
     settings: LeaseSettings,
 ) -> Job | None:
-    job = _pick(connection, now, _cycles_for(node, poll).where(QUEUED_CYCLES))
+    job = _pick(connection, now, _cycles_for(node, poll).where(QUEUED_CYCLES), jobs, groups)
     if job is None:
         return None
     raised = update(groups).where(groups.c.id == job.group).values(epoch=groups.c.epoch + 1)
@@ -112,7 +112,7 @@ def _handed_out(now: datetime, job: Row[Any], epoch: int, node: Row[Any], ticket
 def _claim_work(
     connection: Connection, now: datetime, node: Row[Any], poll: PollRequest, settings: LeaseSettings
 ) -> ConnectorJob | None:
-    job = _pick(connection, now, select(jobs).where(QUEUED_WORK, jobs.c.connector == node.id))
+    job = _pick(connection, now, select(jobs).where(QUEUED_WORK, jobs.c.connector == node.id), jobs)
     if job is None:
         return None
     epoch = job.attempts + 1
@@ -120,10 +120,13 @@ def _claim_work(
     return ConnectorJob(job=job.id, kind=job.kind, epoch=epoch, **job.arguments)
 
 
-def _pick(connection: Connection, now: datetime, there: Select[Any]) -> Row[Any] | None:
-    """The one that waits longest; on PostgreSQL past those that another claim has in hand."""
+def _pick(connection: Connection, now: datetime, there: Select[Any], *locked: Table) -> Row[Any] | None:
+    """The one that waits longest; on PostgreSQL past those that another has in hand, or the group of which one has.
+
+    Nobody is waited for with a job in hand: a change of its plan may wait for that.
+    """
     first = there.where(jobs.c.not_before <= now).order_by(jobs.c.not_before, jobs.c.id).limit(1)
-    return connection.execute(first.with_for_update(skip_locked=True, of=jobs)).one_or_none()
+    return connection.execute(first.with_for_update(skip_locked=True, of=locked)).one_or_none()
 
 
 def _lease(
