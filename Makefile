@@ -1,6 +1,6 @@
 # Everything a fresh checkout needs: each target does its own set-up (tools/bootstrap) and is safe to repeat.
 .DEFAULT_GOAL := help
-.PHONY: build test lint bench bench-control coverage demo clean help
+.PHONY: build test lint bench bench-control torture coverage demo clean help
 
 build: ## .venv with all extras and the test tools, and the native extensions
 	@tools/bootstrap
@@ -20,6 +20,9 @@ bench-control: build ## the control plane alone, on PostgreSQL (BENCH_ARGS="--co
 	@mkdir -p .benchmarks
 	@.venv/bin/pytest benchmarks/control --benchmark-only --benchmark-columns=median \
 		--benchmark-json=.benchmarks/control.json -o timeout=0 $(BENCH_ARGS)
+
+torture: build ## faults for long: MINUTES=30 SEED=1, SUITE=crash-states, or REPLAY=crash-states:1234
+	@.venv/bin/python -m tests.torture $(if $(REPLAY),--replay $(REPLAY),--minutes $(or $(MINUTES),5) --seed $(or $(SEED),1) $(addprefix --suite ,$(SUITE)))
 
 coverage: build ## tests under coverage, the Cython lines included; the normal build comes back at the end
 	@tools/coverage

@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--control-agents", type=int, default=1000, help="simulated agents of a control plane")
     group.addoption("--control-plans", type=int, default=10_000, help="its plans; measured too with a tenth of both")
     group.addoption("--control-s", type=float, default=20, help="how long each load on it lasts")
+    group.addoption("--control-replicas", type=int, default=2, help="processes that serve it over HTTPS")
     group.addoption("--rounds", type=int, default=7, help="how often each contestant takes its turn")
 
 

@@ -72,6 +72,25 @@ def test_a_sleep_says_why() -> None:
     assert places(iter(sleeps)) == []
 
 
+CLOCKS_AND_FILES = {
+    "time.time", "time.monotonic", "time.sleep", "datetime.now", "datetime.utcnow", "socket.create_connection",
+    "os.open", "os.write", "os.pwrite", "os.pwritev", "os.fsync", "os.fdatasync", "os.rename", "os.replace", "os.link",
+    "os.unlink", "os.remove", "os.truncate", "os.ftruncate", "os.posix_fallocate",
+}  # fmt: skip
+"""What appliance and connector get handed in (a clock, a way to dial) or do through host.files and shadow.storage."""
+
+
+def test_nodes_reach_clocks_network_and_files_through_seams() -> None:
+    """So that a test can record, fail, delay and cut every one of them."""
+    rooms = ("dmcore.appliance", "dmcore.connector", "dmcore.shadow")
+    seam = "dmcore.shadow.storage"
+    found = (
+        (p, call) for p, name, call in every_call()
+        if name in CLOCKS_AND_FILES and module_name(p).startswith(rooms) and module_name(p) != seam
+    )  # fmt: skip
+    assert places(found) == []
+
+
 def test_only_the_edge_reads_the_environment() -> None:
     """Settings come from one file and are passed down; what is read deep inside cannot be found or tested."""
     edge = {"dmctl", "dmcore.node", "dmcore.lab", "dmcore.bench"}
@@ -87,7 +106,7 @@ def test_only_the_edge_reads_the_environment() -> None:
 def test_the_commands_of_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     readme = (ROOT / "README.md").read_text()
-    for target in ("build", "test", "lint", "bench", "coverage", "demo", "clean"):
+    for target in ("build", "test", "lint", "bench", "torture", "coverage", "demo", "clean"):
         assert f"make {target}" in readme
         assert f"\n{target}:" in makefile
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")

@@ -2,184 +2,194 @@
 
 import asyncio
 import itertools
-import json
 import random
-import ssl
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
-from benchmarks.control.deployment import SOURCE, Agent
+from benchmarks.control.channel import Channel, Server
+from benchmarks.control.deployment import DURATION_S, SOURCE, Agent
 from benchmarks.control.loads import Times
-from dmcore.api.base import API_VERSION, VERSION_HEADER, Message
+from dmcore.api.base import Message
 from dmcore.api.jobs import ConnectorJob, Job, JobResult, Outcome, PointOutcome, PointVerdict, Progress
-from dmcore.api.nodes import MAX_WAIT_S, HeartbeatRequest, OutcomeRequest, PollReply, PollRequest
+from dmcore.api.nodes import MAX_WAIT_S, HeartbeatReply, HeartbeatRequest, OutcomeRequest, PollReply, PollRequest
 from dmcore.api.points import PointFact, PointsReport
-from dmcore.api.signing import sign_request
 from dmcore.model.enums import Consistency, Role, Stage
-from dmcore.model.ids import NodeId, point_id
+from dmcore.model.ids import GroupId, point_id
 from dmcore.model.points import PointState
 
-PROBES_S = 5
-"""Polls a second that do not wait: what a claim costs over HTTPS."""
+PROBES_S = 10
+"""Polls a second that do not wait, of nodes by chance: what a claim costs over HTTPS."""
 CONNECTING_AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class Server:
-    """Where the control plane is."""
-
-    host: str
-    port: int
-    control: UUID
-    context: ssl.SSLContext
-
-
-class Channel:
-    """One kept connection of one agent; a request at a time."""
-
-    def __init__(self, server: Server, agent: Agent) -> None:
-        self._server, self._agent = server, agent
-        self._lock = asyncio.Lock()
-
-    async def connect(self) -> None:
-        self._reader, self._writer = await asyncio.open_connection(
-            self._server.host, self._server.port, ssl=self._server.context, server_hostname=self._server.host
-        )
-
-    async def close(self) -> None:
-        """At once: nobody says goodbye to a server that is about to stop."""
-        self._writer.transport.abort()
-        with suppress(OSError):
-            await self._writer.wait_closed()
-
-    async def ask(self, path: str, message: Message) -> Any:
-        """The answer's JSON; None of a 204."""
-        async with self._lock:
-            self._writer.write(self._request(path, message.model_dump_json().encode()))
-            head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
-            status = int(head.split()[1])
-            lengths = [line for line in head.splitlines() if line.startswith("content-length:")]
-            body = await self._reader.readexactly(int(lengths[0].split(":")[1])) if lengths else b""
-        if status >= 300:
-            raise RuntimeError(f"{path}: {status} {body!r}")
-        return json.loads(body) if body else None
-
-    def _request(self, path: str, body: bytes) -> bytes:
-        agent, server = self._agent, self._server
-        now = datetime.now(UTC)
-        signature = sign_request(agent.key, NodeId(agent.node), server.control, "POST", path, body, now)
-        lines = (
-            f"POST {path} HTTP/1.1", f"Host: {server.host}", f"Authorization: {signature}",
-            f"{VERSION_HEADER}: {API_VERSION}", "Content-Type: application/json", f"Content-Length: {len(body)}",
-        )  # fmt: skip
-        return "\r\n".join((*lines, "", "")).encode() + body
+SLOTS = 4
+"""Cycles that an agent runs at a time; it goes on polling meanwhile."""
 
 
 @dataclass
+class Node:
+    """One agent as it runs: an ear that long-polls, a mouth for all else."""
+
+    agent: Agent
+    ear: Channel
+    mouth: Channel
+    busy: set[GroupId] = field(default_factory=set)
+    version: int = 0
+    has_room: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def poll(self, wait_s: float) -> PollRequest:
+        return PollRequest(
+            incarnation=self.agent.incarnation, version="1.0",
+            sources=(SOURCE,) if self.agent.role == Role.APPLIANCE else (), busy=tuple(self.busy),
+            slots=max(SLOTS - len(self.busy), 0), plans_version=self.version, wait_s=wait_s,
+        )  # fmt: skip
+
+    def took(self, group: GroupId) -> None:
+        self.busy.add(group)
+        if len(self.busy) >= SLOTS:  # one more than these, if a probe and a poll that waits each got one
+            self.has_room.clear()
+
+    def ended(self, group: GroupId) -> None:
+        self.busy.discard(group)
+        if len(self.busy) < SLOTS:
+            self.has_room.set()
+
+
 class Fleet:
-    """All agents."""
+    """All agents. What their calls took is in `times`, by kind."""
 
-    server: Server
-    agents: Sequence[Agent]
-    times: dict[str, Times] = field(default_factory=lambda: defaultdict(Times))
-    leases: int = 0
+    def __init__(self, servers: Sequence[Server], agents: Sequence[Agent]) -> None:
+        """Each agent asks one of the servers; those of a site ask all of them."""
+        there = zip(random.sample(agents, len(agents)), itertools.cycle(servers), strict=False)
+        self._nodes = {each.node: Node(each, Channel(server, each), Channel(server, each)) for each, server in there}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held: dict[GroupId, tuple[str, int]] = {}
+        """Who runs a cycle of each group now, and under which epoch."""
+        self._ended: dict[GroupId, int] = {}
+        self.takes_s = float(DURATION_S)
+        """How long a cycle takes, on average."""
+        self.forget()
 
-    async def run(self, begin: Callable[[], None], seconds: float) -> None:
-        """Connect everybody, let them poll; then `begin` makes something due, and it is measured for so long."""
-        connectors = [agent for agent in self.agents if agent.role == Role.CONNECTOR]
-        self._mouths = {agent.node: Channel(self.server, agent) for agent in connectors}
-        ears = {agent: Channel(self.server, agent) for agent in self.agents}
-        channels = [*self._mouths.values(), *ears.values()]
-        await self._connect(channels)
+    def forget(self) -> None:
+        """Measure from now on."""
+        self.times: dict[str, Times] = defaultdict(Times)
+        self.cycles = self.works = self.requests = 0
+
+    async def run(self, scenario: Callable[[], Awaitable[None]]) -> None:
+        """Connect everybody, let them poll; then what the scenario does is done to them, until it ends."""
         try:
-            await self._load(ears, connectors, begin, seconds)
+            async with asyncio.TaskGroup() as self._group:
+                await self._arrive()
+                self._spawn(self._probe())
+                await scenario()
+                for task in self._tasks:
+                    task.cancel()
         finally:
-            for channel in channels:
-                await channel.close()
+            for node in self._nodes.values():
+                await node.ear.close()
+                await node.mouth.close()
 
-    async def _load(
-        self, ears: dict[Agent, Channel], connectors: list[Agent], begin: Callable[[], None], seconds: float
-    ) -> None:
-        ready = [asyncio.Event() for _ in ears]
-        async with asyncio.TaskGroup() as group:
-            polls = [self._poll(agent, ear, event) for (agent, ear), event in zip(ears.items(), ready, strict=True)]
-            polling = [group.create_task(poll) for poll in polls]
-            for event in ready:
-                await event.wait()
-            begin()
-            await self._probe(connectors, seconds)
-            for task in polling:
-                task.cancel()
-
-    async def _connect(self, channels: list[Channel]) -> None:
+    async def _arrive(self) -> None:
         gate = asyncio.Semaphore(CONNECTING_AT_ONCE)
 
-        async def connect(channel: Channel) -> None:
+        async def arrive(node: Node) -> None:
+            node.has_room.set()
             async with gate:
-                await channel.connect()
+                with self.times["connect"].measured():
+                    await node.ear.connect()
+                await self._ask("first poll", node.ear, "/v1/nodes/poll", node.poll(0))
+            self._spawn(self._poll(node))
 
-        await asyncio.gather(*map(connect, channels))
+        await asyncio.gather(*map(arrive, self._nodes.values()))
 
-    async def _probe(self, connectors: list[Agent], seconds: float) -> None:
-        """Polls of connectors' second connections: they claim as all others do, and never wait."""
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + seconds
-        while loop.time() < ends:
-            await asyncio.sleep(1 / PROBES_S)
-            agent = random.choice(connectors)
-            reply = await self._ask("claim", self._mouths[agent.node], "/v1/nodes/poll", poll_of(agent, 0, 0))
-            await self._take(agent, self._mouths[agent.node], PollReply.model_validate(reply))
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _poll(self, agent: Agent, channel: Channel, ready: asyncio.Event) -> None:
-        """The second poll waits anything up to the longest: polls that began together are spread from then on."""
-        version = 0
-        for number in itertools.count():
-            wait_s = (0.0, random.uniform(0, MAX_WAIT_S))[number] if number < 2 else MAX_WAIT_S
-            asked = poll_of(agent, version, wait_s)
-            reply = PollReply.model_validate(await channel.ask("/v1/nodes/poll", asked))
-            version = reply.plans_version
-            await self._take(agent, channel, reply)
-            if number:
-                ready.set()
+    async def _probe(self) -> None:
+        """Polls that claim as all others do, and never wait; nor does one of them wait for another."""
+        while True:
+            await asyncio.sleep(random.expovariate(PROBES_S))
+            node = random.choice(list(self._nodes.values()))
+            if node.has_room.is_set():
+                self._spawn(self._probe_once(node))
 
-    async def _take(self, agent: Agent, channel: Channel, reply: PollReply) -> None:
-        if reply.job:
-            self.leases += 1
-            await self._cycle(agent, channel, reply.job)
+    async def _probe_once(self, node: Node) -> None:
+        await node.mouth.ready()
+        await self._poll_once("claim", node, node.mouth, 0)
+
+    async def _poll(self, node: Node) -> None:
+        """The first poll waits anything up to the longest: polls that began together are spread from then on."""
+        wait_s = random.uniform(0, MAX_WAIT_S)
+        while True:
+            await self._poll_once("poll", node, node.ear, wait_s)
+            wait_s = MAX_WAIT_S
+            await node.has_room.wait()
+
+    async def _poll_once(self, kind: str, node: Node, channel: Channel, wait_s: float) -> None:
+        reply = PollReply.model_validate(await self._ask(kind, channel, "/v1/nodes/poll", node.poll(wait_s)))
+        node.version = reply.plans_version
+        if reply.job and self._is_new(node, reply.job):
+            self.cycles += 1
+            node.took(reply.job.group)
+            self._spawn(self._cycle(node, reply.job, reply.heartbeat_s))
         elif reply.work:
-            self.leases += 1
-            done = tuple(PointOutcome(point=each, verdict=PointVerdict.DONE) for each in reply.work.points)
-            await self._finish(agent, channel, reply.work, points=done)
+            self.works += 1
+            await self._work(node, channel, reply.work)
 
-    async def _cycle(self, agent: Agent, channel: Channel, job: Job) -> None:
-        progress = Progress(stage=Stage.TRANSFER, counter=1, done_bytes=1 << 30, total_bytes=2 << 30)
-        said = HeartbeatRequest(incarnation=agent.incarnation, epoch=job.epoch, progress=progress)
-        await self._ask("heartbeat", channel, f"/v1/nodes/jobs/{job.job}/heartbeat", said)
-        taken_at = datetime.now(UTC)
+    def _is_new(self, node: Node, job: Job) -> bool:
+        """Or the same lease once more, for a poll that overtook the first answer. Nothing is doubled: RuntimeError."""
+        mine = (node.agent.node, job.epoch)
+        if (held := self._held.get(job.group)) and held != mine:
+            raise RuntimeError(f"group {job.group} runs as {held} and as {mine}")
+        if self._ended.get(job.group, 0) >= job.epoch:
+            raise RuntimeError(f"group {job.group} runs again under epoch {job.epoch}")
+        self._held[job.group] = mine
+        return held is None
+
+    async def _cycle(self, node: Node, job: Job, heartbeat_s: float) -> None:
+        """A heartbeat at once and every so often, its point, its end."""
+        taken_at, left_s = datetime.now(UTC), random.uniform(0.5, 1.5) * self.takes_s
+        counter = 1
+        await self._heartbeat(node, job, counter)
+        while left_s > 0:
+            await asyncio.sleep(min(left_s, heartbeat_s))
+            left_s -= heartbeat_s
+            if left_s > 0:
+                await self._heartbeat(node, job, counter := counter + 1)
+        await self._complete(node, job, taken_at)
+        self._ended[job.group] = job.epoch
+        del self._held[job.group]
+        node.ended(job.group)
+
+    async def _heartbeat(self, node: Node, job: Job, counter: int) -> None:
+        progress = Progress(stage=Stage.TRANSFER, counter=counter, done_bytes=1 << 30, total_bytes=2 << 30)
+        said = HeartbeatRequest(incarnation=node.agent.incarnation, epoch=job.epoch, progress=progress)
+        answer = await self._ask("heartbeat", node.mouth, f"/v1/nodes/jobs/{job.job}/heartbeat", said)
+        if HeartbeatReply.model_validate(answer).cancel:
+            raise RuntimeError(f"job {job.job} is cancelled")
+
+    async def _complete(self, node: Node, job: Job, taken_at: datetime) -> None:
         fact = PointFact(
             id=point_id(job.cycle, job.group), plan=job.plan, group=job.group, cycle=job.cycle, source_time=taken_at,
             consistency=Consistency.CRASH, state=PointState.AVAILABLE, disks=2,
         )  # fmt: skip
-        await self._ask("point", self._mouths[job.connector], "/v1/nodes/points", PointsReport(points=(fact,)))
-        await self._finish(agent, channel, job, point=fact.id, source_time=taken_at, progress=progress)
+        connector = self._nodes[job.connector]
+        await self._ask("point", connector.mouth, "/v1/nodes/points", PointsReport(points=(fact,)))
+        await self._finish(node, node.mouth, job, point=fact.id, source_time=taken_at)
 
-    async def _finish(self, agent: Agent, channel: Channel, job: Job | ConnectorJob, **said: Any) -> None:
-        outcome = Outcome(epoch=job.epoch, result=JobResult.COMPLETED, **said)
-        request = OutcomeRequest(incarnation=agent.incarnation, outcome=outcome)
+    async def _work(self, node: Node, channel: Channel, work: ConnectorJob) -> None:
+        done = tuple(PointOutcome(point=each, verdict=PointVerdict.DONE) for each in work.points)
+        await self._finish(node, channel, work, points=done)
+
+    async def _finish(self, node: Node, channel: Channel, job: Job | ConnectorJob, **said: Any) -> None:
+        outcome = Outcome(epoch=job.epoch, result=JobResult.COMPLETED, progress=Progress(), **said)
+        request = OutcomeRequest(incarnation=node.agent.incarnation, outcome=outcome)
         await self._ask("outcome", channel, f"/v1/nodes/jobs/{job.job}/outcome", request)
 
     async def _ask(self, kind: str, channel: Channel, path: str, message: Message) -> Any:
+        self.requests += 1
         with self.times[kind].measured():
             return await channel.ask(path, message)
-
-
-def poll_of(agent: Agent, version: int, wait_s: float) -> PollRequest:
-    sources = (SOURCE,) if agent.role == Role.APPLIANCE else ()
-    return PollRequest(
-        incarnation=agent.incarnation, version="1.0", sources=sources, plans_version=version, wait_s=wait_s
-    )  # fmt: skip

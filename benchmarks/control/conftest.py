@@ -32,3 +32,8 @@ def sizes(pytestconfig: pytest.Config) -> list[tuple[int, int]]:
 @pytest.fixture(scope="session")
 def seconds(pytestconfig: pytest.Config) -> float:
     return cast("float", pytestconfig.getoption("--control-s"))
+
+
+@pytest.fixture(scope="session")
+def replicas(pytestconfig: pytest.Config) -> int:
+    return cast("int", pytestconfig.getoption("--control-replicas"))

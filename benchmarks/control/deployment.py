@@ -44,10 +44,17 @@ FROM groups g JOIN plans p ON p.id = g.plan CROSS JOIN unnest(CAST(:ages AS inte
 """
 SPREAD = """
 UPDATE groups SET next_start = due, breach_at = due + make_interval(secs => :took),
-  retain_at = now() + random() * interval '60 s', last_point_time = due - make_interval(secs => :rpo - :took)
-FROM (SELECT id AS due_group, now() + random() * make_interval(secs => :rpo) AS due FROM groups) moments
+  last_point_time = due - make_interval(secs => :rpo - :took),
+  retain_at = CASE WHEN looked > now() THEN looked ELSE looked + interval '1 h' END
+FROM (
+  SELECT due_group, due,
+    date_trunc('minute', due - make_interval(secs => :rpo - 2 * :took)) + interval '1 min' AS looked
+  FROM (SELECT id AS due_group, now() + random() * make_interval(secs => :rpo - :took) AS due FROM groups) moments
+) rounds
 WHERE id = due_group
 """
+"""A group is due so long after its last point that the next is there within the RPO. Its points are looked through on
+the round minute after a new one, else an hour later."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def deploy(database: Database, agents_count: int, plans_count: int) -> list[Agen
 
 
 def spread_due(database: Database) -> None:
-    """The plans become due one after the other, all of them within an RPO from now."""
+    """The plans become due one after the other, as they do when each has run for long."""
     with database.write() as connection:
         connection.execute(text(SPREAD), {"rpo": RPO_S, "took": DURATION_S})
 

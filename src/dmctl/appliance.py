@@ -10,6 +10,7 @@ from dmcore.host import logs
 from dmcore.model.enums import Role
 from dmcore.node.identity import load_identity
 from dmcore.node.settings import load_appliance
+from dmctl.doctor import appliance_doctor
 from dmctl.enrolling import enroll_command, token_text
 from dmctl.follow import follow_folder
 from dmctl.options import config_option, json_option
@@ -114,4 +115,5 @@ def _run(config: Path, jobs: tuple[Path, ...], follow: Path | None, view: View, 
             follow_folder(follow, runner, as_json=as_json)
 
 
+appliance.add_command(appliance_doctor)
 appliance.add_command(enroll_command(Role.APPLIANCE, load_appliance))

@@ -22,6 +22,7 @@ from dmcore.model.enums import Role
 from dmcore.node.settings import load_connector
 from dmctl import connector_points, connector_trust
 from dmctl.asking import socket_of
+from dmctl.doctor import connector_doctor
 from dmctl.enrolling import enroll_command
 from dmctl.names import find_group, find_point
 from dmctl.options import config_option, json_option
@@ -186,10 +187,14 @@ def recover(point: str, folder: Path, config: Path, as_json: bool) -> None:
 
 @connector.command()
 @click.argument("group")
+@click.option("--force", is_flag=True, help="Give up what is damaged of a staging log (log.corrupt), too.")
 @config_option
 @json_option
-def drop(group: str, config: Path, as_json: bool) -> None:
-    """Give up the cycle that GROUP is receiving. Its shadow and its points stay as they are.
+def drop(group: str, force: bool, config: Path, as_json: bool) -> None:
+    """Give up the cycle that GROUP is receiving. Its points stay as they are, and what its shadows hold is known.
+
+    With --force, also what cannot be read of a cycle's staging logs, where that keeps it from going on: such a disk
+    is sent whole by its next cycle, and this one becomes no point.
 
     A GROUP is an id as `status` shows it, or the beginning of one that no other has.
 
@@ -199,7 +204,7 @@ def drop(group: str, config: Path, as_json: bool) -> None:
     """
     path = socket_of(config)
     chosen = find_group(ask(path, StatusRequest()), group)
-    answer = ask(path, DropRequest(group=chosen["group"]))
+    answer = ask(path, DropRequest(group=chosen["group"], lost=force))
     if as_json:
         print_json(answer)
         return
@@ -208,4 +213,5 @@ def drop(group: str, config: Path, as_json: bool) -> None:
 
 for command in (*connector_trust.COMMANDS, *connector_points.COMMANDS):
     connector.add_command(command)
+connector.add_command(connector_doctor)
 connector.add_command(enroll_command(Role.CONNECTOR, load_connector))

@@ -85,10 +85,11 @@ def unpair(node: str, config: Path, as_json: bool) -> None:
 @click.argument("group")
 @click.argument("machines", nargs=-1, required=True)
 @click.option("--site", required=True, help="Where the plan's appliance is from now on.")
+@click.option("--source", help="What that appliance calls the machines' source. Not given: as before.")
 @config_option
 @json_option
-def rebind(group: str, machines: tuple[str, ...], site: str, config: Path, as_json: bool) -> None:
-    """Bind the plan of GROUP to a site, and GROUP to MACHINES: only their disks may be sent to its shadows.
+def rebind(group: str, machines: tuple[str, ...], site: str, source: str | None, config: Path, as_json: bool) -> None:
+    """Bind the plan of GROUP to a site and source, and GROUP to MACHINES: only their disks may be sent to its shadows.
 
     A plan's first cycle binds it. What it is bound to afterwards is decided here, never by a control plane.
 
@@ -100,13 +101,15 @@ def rebind(group: str, machines: tuple[str, ...], site: str, config: Path, as_js
     chosen = find_group(ask(path, StatusRequest()), group)
     if "plan" not in chosen:
         raise GroupBroken(group=chosen["group"], problem=chosen["problem"])
-    request = request_of(RebindRequest, plan=chosen["plan"], group=chosen["group"], site=site, machines=machines)
+    asked = {"site": site, "machines": machines, "source": source}
+    request = request_of(RebindRequest, plan=chosen["plan"], group=chosen["group"], **asked)
     answer = ask(path, request)
     if as_json:
         print_json(answer)
         return
     bound = answer["groups"][chosen["group"]]
-    print_pairs({"plan": answer["plan"], "site": answer["site"], "machines": ", ".join(sorted(bound))})
+    told = {name: answer[name] for name in ("plan", "site", "source")}
+    print_pairs({**told, "machines": ", ".join(sorted(bound))})
 
 
 COMMANDS = (pair_token, paired, unpair, rebind)

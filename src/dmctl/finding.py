@@ -53,7 +53,7 @@ def find_job(control: OperatorClient, name: str) -> JobView:
     if whole := _whole(name):
         return control.job(whole)
     known = {str(job.id): job for job in all_jobs(control)} if _BEGINNING.fullmatch(name.lower()) else {}
-    return known[only(_beginning(known, name), name, "job", "job list")]
+    return control.job(known[only(_beginning(known, name), name, "job", "job list")].id)  # lists do not tell all of it
 
 
 def find_point(control: OperatorClient, name: str, plan: PlanId | None = None) -> PointView:

@@ -82,11 +82,18 @@ def outcome(job: JobView) -> End:
     if job.state is JobState.FAILED:
         code = problem_code(job)
         return End(exit_code_of(code), code, f"it failed with {code}")
+    if missed := untracked_bytes(job):
+        return End(ExitCode.SOURCE, "tracking.lied", f"the source's tracking has missed {size(missed)}, healed now")
     bad = next((point.verdict for point in job.points if point.verdict in VERDICTS), None)
     if bad is None:
         return End(ExitCode.OK)
     exit_code, why = VERDICTS[bad]
     return End(exit_code, f"point.{bad}", why)
+
+
+def untracked_bytes(job: JobView) -> int:
+    """What a cycle against the source has found that its tracking has missed."""
+    return sum(disk.untracked_bytes or 0 for disk in job.progress.disks)
 
 
 def problem_code(job: JobView) -> str:
@@ -100,4 +107,5 @@ def result(job: JobView) -> str:
     if end.exit_code is not ExitCode.OK:
         return end.why
     took = took_s(job)
-    return "done" + (f" in {took:.1f} s" if took is not None else "") + (f", point {job.point}" if job.point else "")
+    parts = (f"in {took:.1f} s" if took is not None else "", f"to {job.to}" if job.to else "")
+    return " ".join(filter(None, ("done", *parts))) + (f", point {job.point}" if job.point else "")

@@ -30,5 +30,7 @@ def values(kind: type[StrEnum]) -> list[str]:
 
 DURATION = Parsed("duration", quantities.parse_duration)
 RATE = Parsed("rate", quantities.parse_limit)
+SHARE = Parsed("share", quantities.parse_share)
+PERCENT = Parsed("percent", quantities.parse_percent)
 TIERS = Parsed("tiers", quantities.parse_tiers)
 WINDOW = Parsed("window", lambda text: None if text == quantities.NO_RATE else quantities.parse_window(text))

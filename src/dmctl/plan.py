@@ -15,14 +15,15 @@ from dmctl.finding import find_node, find_plan
 from dmctl.limits import LimitOptions, limit_options
 from dmctl.options import json_option, wait_option
 from dmctl.output import print_json
-from dmctl.params import DURATION, TIERS, values
+from dmctl.params import DURATION, SHARE, TIERS, values
 from dmctl.plan_showing import show_plan, show_plans
-from dmctl.quantities import DURATION_HELP, TIERS_HELP, tiers_text
+from dmctl.quantities import DURATION_HELP, SHARE_HELP, TIERS_HELP, tiers_text
 from dmctl.session import session
 from dmctl.watching import follow_jobs, jobs_made
 
 RPO_HELP = f"How old the newest point may get: {DURATION_HELP}."
 MACHINE_HELP = "A machine to protect, by its label. Repeat it for more, or put commas between."
+VERIFY_HELP = f"How much of each newest point is verified, all by itself: {SHARE_HELP}."
 RETAIN_HELP = f"Which points are kept. {TIERS_HELP}."
 
 
@@ -53,6 +54,7 @@ def plan() -> None:
     "--group", "group_mode", type=click.Choice(values(GroupMode)), default=GroupMode.MACHINE.value, show_default=True,
     help="What has points of its own: each machine, or the whole plan, whose machines then wait for each other.",
 )  # fmt: skip
+@click.option("--verify", type=SHARE, help=VERIFY_HELP)
 @limit_options
 @json_option
 def create(
@@ -66,6 +68,7 @@ def create(
       dmctl plan create web --source vms --machine web1 --machine web2 --target shadows --rpo 5m
       dmctl plan create db --source vms --machine db1,db2 --target shadows --rpo 15m --group plan --limit 100MB/s
       dmctl plan create mail --source vms --machine mail --target shadows --rpo 1h --retain 1h:1d,1d:7d
+      dmctl plan create erp --source vms --machine erp --target shadows --rpo 15m --verify 1%/day
     """
     given = {name: value for name, value in rest.items() if value is not None}
     spec = request_of(
@@ -121,6 +124,7 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--rpo", "rpo_s", type=DURATION, help=RPO_HELP)
 @click.option("--codec", type=click.Choice(values(Codec)))
 @click.option("--retain", type=TIERS, help=RETAIN_HELP)
+@click.option("--verify", type=SHARE, help=VERIFY_HELP)
 @limit_options
 @json_option
 def edit(
@@ -163,6 +167,34 @@ def run(ctx: click.Context, name: str, resync: str | None, wait: bool, as_json: 
     """
     with session() as control:
         made = control.run_plan(find_plan(control, name).id, request_of(RunRequest, resync=resync))
+        if wait:
+            ctx.exit(follow_jobs(control, made.jobs, as_json=as_json))
+    if as_json:
+        print_json(made.model_dump(mode="json"))
+        return
+    jobs_made(made.jobs)
+
+
+@plan.command()
+@PLAN
+@click.option("--against-source", is_flag=True, help="What to verify against. It has to be said: it reads all.")
+@wait_option
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, name: str, against_source: bool, wait: bool, as_json: bool) -> None:
+    """Compare whole disks of PLAN with their shadows now. Needs the role operator.
+
+    Each group gets a new point, and what its source's tracking has missed is healed by that and counted: `untracked`.
+    With --wait, the exit code says so, too. A point is checked by `dmctl point verify`.
+
+    \b
+    Example:
+      dmctl plan verify web --against-source --wait
+    """
+    if not against_source:
+        raise click.UsageError("say --against-source: whole disks are read at the source")
+    with session() as control:
+        made = control.run_plan(find_plan(control, name).id, RunRequest(against_source=True))
         if wait:
             ctx.exit(follow_jobs(control, made.jobs, as_json=as_json))
     if as_json:

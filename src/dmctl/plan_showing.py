@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from dmcore.api.plans import GroupView, PlansReply, PlanView
 from dmctl.output import NOTHING, moment, print_json, print_pairs, print_table, short_ids, size, span
-from dmctl.quantities import duration_text, limit_text, tiers_text
+from dmctl.quantities import duration_text, limit_text, share_text, tiers_text
 
 
 def show_plans(found: PlansReply, *, as_json: bool) -> None:
@@ -50,6 +50,7 @@ def show_plan(plan: PlanView, *, as_json: bool) -> None:
             "codec": plan.codec,
             "keeps": tiers_text(plan.retain),
             "limit": limit_text(plan.limit),
+            "verifies": share_text(plan.verify),
             "made": moment(plan.created_at),
         }
     )

@@ -14,6 +14,7 @@ from dmctl.confirming import confirm, yes_option
 from dmctl.finding import find_node, find_plan, find_point
 from dmctl.options import json_option, wait_option
 from dmctl.output import moment, print_json
+from dmctl.params import PERCENT
 from dmctl.point_showing import show_point, show_points
 from dmctl.session import session
 from dmctl.watching import follow_jobs, jobs_made
@@ -61,34 +62,43 @@ def list_(plan_name: str | None, limit: int, as_json: bool) -> None:
 @PLAN_OPTION
 @json_option
 def show(name: str, plan_name: str | None, as_json: bool) -> None:
-    """Show POINT.
+    """Show POINT, and what was asked of its connector about it: where it was recovered to, and what came of that.
 
     \b
     Example:
       dmctl point show latest --plan web
     """
     with session() as control:
-        found = _find(control, name, plan_name)
+        found = control.point(_find(control, name, plan_name).id)  # lists do not tell of its jobs
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
-    show_point(found)
+    show_point(found, datetime.now(UTC))
 
 
 @point.command()
 @POINT
+@click.option("--sample", "sample_percent", type=PERCENT, help="Only so much of it, blocks at random: 5%.")
 @PLAN_OPTION
 @wait_option
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, name: str, plan_name: str | None, wait: bool, as_json: bool) -> None:
+def verify(
+    ctx: click.Context, name: str, sample_percent: float | None, plan_name: str | None, wait: bool, as_json: bool
+) -> None:
     """Have the connector read POINT whole and check every block of it. Needs the role operator.
+
+    Damage is named in the connector's log, and healed by the next cycle. A good sample does not make a point verified.
 
     \b
     Example:
       dmctl point verify latest --wait
+      dmctl point verify latest --plan web --sample 5% --wait
     """
-    _job(ctx, name, plan_name, lambda control, chosen: control.verify_point(chosen.id), wait=wait, as_json=as_json)
+    _job(
+        ctx, name, plan_name, lambda control, chosen: control.verify_point(chosen.id, sample_percent=sample_percent),
+        wait=wait, as_json=as_json,
+    )  # fmt: skip
 
 
 @point.command()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from dmcore.api.points import PointsReply, PointView
+from dmcore.api.points import PointJob, PointShown, PointsReply, PointView
 from dmcore.model.ids import PlanId
 from dmctl.output import NOTHING, age, moment, print_pairs, print_table, short_ids
 
@@ -25,7 +25,7 @@ def _row(each: PointView, now: datetime) -> list[str]:
     return [moment(each.source_time), age(each.source_time, now), each.state, disks, rungs, verified, kept]
 
 
-def show_point(each: PointView) -> None:
+def show_point(each: PointShown, now: datetime) -> None:
     """All of it."""
     print_pairs(
         {
@@ -44,3 +44,12 @@ def show_point(each: PointView) -> None:
             "verified": moment(each.verified_at),
         }
     )
+    if each.jobs:
+        ids = short_ids([str(job.job) for job in each.jobs])
+        rows = [[ids[str(job.job)], *_job_row(job, now)] for job in each.jobs]
+        print_table(f"\nJobs: {len(rows)}", ["job", "kind", "to", "asked", "state", "result"], rows, ["asked"])
+
+
+def _job_row(job: PointJob, now: datetime) -> list[str]:
+    result = job.problem or job.verdict or NOTHING
+    return [job.kind, job.to or NOTHING, f"{age(job.due_at, now)} ago", job.state, result]

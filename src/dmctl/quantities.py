@@ -8,7 +8,7 @@ from fractions import Fraction
 from pydantic import ValidationError
 
 from dmcore.api.limits import WEEK, Limit, Weekday, Window
-from dmcore.api.plans import Tier
+from dmcore.api.plans import Tier, Verify
 
 DURATIONS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 RATES = {
@@ -23,6 +23,9 @@ RATE_HELP = f"a number with one of {', '.join(RATES)}, or {NO_RATE}: 100MB/s, 2G
 TIERS_HELP = "EVERY:FOR pairs of durations: 10m:1h,1h:1d,1d:7d keeps one every 10 minutes for an hour, and so on"
 WINDOW_HELP = "'DAYS FROM-TO RATE': 'mon-fri 08:00-18:00 20MB/s', 'sat,sun 22:00-06:00 none'"
 
+SHARE_HELP = f"a share of each day: 1%/day, 0.5%/day; or {NO_RATE}"
+
+_SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%(/day)?")
 _DURATION = re.compile(r"([0-9]{1,10})([smhd])")
 _RATE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([A-Za-z]+/s)")
 _TIME = re.compile(r"([0-9]{2}):([0-9]{2})(?::([0-9]{2}))?")
@@ -67,6 +70,29 @@ def rate_text(bytes_s: int | None) -> str:
         return NO_RATE
     unit = next(unit for unit in ("GB/s", "MB/s", "kB/s", "B/s") if bytes_s % RATES[unit] == 0)
     return f"{bytes_s // int(RATES[unit])}{unit}"
+
+
+def parse_percent(text: str) -> float:
+    """Of `5%`: more than 0, at most 100. Raises ValueError."""
+    match = _SHARE.fullmatch(text.strip())
+    if not match or match[2] or not 0 < float(match[1]) <= 100:
+        raise ValueError(f"{text!r} is not a share; give a number above 0 and up to 100 with a %: 5%")
+    return float(match[1])
+
+
+def parse_share(text: str) -> Verify:
+    """How much is verified each day. Raises ValueError."""
+    if text.strip().lower() == NO_RATE:
+        return Verify()
+    match = _SHARE.fullmatch(text.strip())
+    if not match or not match[2] or float(match[1]) > 100:
+        raise ValueError(f"{text!r} is not a daily share; give {SHARE_HELP}")
+    return Verify(percent_per_day=float(match[1]))
+
+
+def share_text(verify: Verify) -> str:
+    """What `parse_share` reads."""
+    return f"{verify.percent_per_day:.6f}".rstrip("0").rstrip(".") + "%/day" if verify.percent_per_day else NO_RATE
 
 
 def parse_tiers(text: str) -> tuple[Tier, ...]:

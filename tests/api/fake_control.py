@@ -36,6 +36,16 @@ class Fault(Enum):
     """The connection is closed without an answer."""
     DRIP = auto()
     """The body comes a byte at a time, and does not end."""
+    HEAD_DRIP = auto()
+    """So does the head."""
+    CONTINUE = auto()
+    """One "100 Continue" after the other, and never an answer."""
+    TRAILERS = auto()
+    """The last chunk has come, and header fields after it do not end."""
+    LONG_CHUNK = auto()
+    """A chunk's length is a line without end."""
+    SPLIT = auto()
+    """Two lengths that differ."""
     GARBAGE = auto()
     HUGE = auto()
     REDIRECT = auto()
@@ -207,6 +217,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(answer.status, refusal.model_dump_json().encode())
         elif isinstance(answer, BaseModel):
             self.send(200, answer.model_dump_json().encode())
+        elif answer is None:
+            self.send(204, b"")
         else:
             self.send(200, json.dumps(answer).encode())
 
@@ -232,15 +244,29 @@ class _Handler(BaseHTTPRequestHandler):
         while not self.server.control.let_go.wait(0.02):
             self.wfile.write(b" ")
 
+    def pour(self, first: bytes, again: bytes) -> None:
+        """Something without end, slowly."""
+        self.wfile.write(first)
+        while not self.server.control.let_go.wait(0.01):
+            self.wfile.write(again)
+
     def redirect(self) -> None:
         self.send(307, b"", Location=f"https://{HOST}:{self.server.control.port}/v1/elsewhere")
 
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 FAULTS: dict[Fault, Callable[[_Handler], None]] = {
     Fault.SILENT: _Handler.be_silent,
     Fault.HUNG_UP: lambda _: None,
     Fault.CUT: lambda handler: handler.send(200, b'{"control":', length=100),
     Fault.DRIP: _Handler.drip,
+    Fault.HEAD_DRIP: lambda handler: handler.pour(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"z"),
+    Fault.CONTINUE: lambda handler: handler.pour(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    Fault.TRAILERS: lambda handler: handler.pour(CHUNKED + b"0\r\n", b"X-More: 1\r\n"),
+    Fault.LONG_CHUNK: lambda handler: handler.pour(CHUNKED, b"0" * (16 << 10)),
+    Fault.SPLIT: lambda handler: handler.send(200, b"{}", Content_Length="9"),
     Fault.GARBAGE: lambda handler: handler.send(200, b"\xff\x00 not JSON {"),
     Fault.HUGE: lambda handler: handler.send(200, b" " * (1 << 20)),
     Fault.REDIRECT: _Handler.redirect,

@@ -3,10 +3,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import ValidationError
 
-from dmcore.api.answers import MAX_MESSAGE_CHARACTERS, accepted, content, refusal
+from dmcore.api.answers import MAX_LISTED, MAX_MESSAGE_CHARACTERS, accepted, content, refusal
 from dmcore.api.client_errors import ControlAnswerBroken, ControlBusy, ControlDenied, ControlFailing, ControlRefused
 from dmcore.api.http import Answer
+from dmcore.api.jobs import MAX_MACHINES
+from dmcore.api.nodes import MAX_GROUPS, AssignedPlans
 from dmcore.api.operators import Health
 from dmcore.errors import ExitCode
 
@@ -73,3 +76,38 @@ def test_a_failure_that_is_not_of_a_control_plane(body: object) -> None:
 
 def test_a_long_message_is_cut() -> None:
     assert len(str(refusal(refused(409, "x.y", message="m" * 5000)))) == MAX_MESSAGE_CHARACTERS
+
+
+def test_what_is_shown_has_no_control_characters() -> None:
+    """A terminal or a log would obey them."""
+    assert str(refusal(refused(409, "x.y", message="a\x1b[2J\nb\u202e"))) == "a [2J b "
+    with pytest.raises(ControlAnswerBroken) as caught:
+        content(answer(200, {"control": str(UUID(int=1)), "api": "1.0", "\x1b]0;" + "k" * 5000: 1}), Health)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+def test_faults_without_number_are_counted_and_not_listed() -> None:
+    """A list of them takes hundreds of times the memory of the answer: a few MiB of it would end a node."""
+    body = {f"x{number}": 0 for number in range(MAX_LISTED + 1)} | {"control": str(UUID(int=1)), "api": "1.0"}
+    with pytest.raises(ControlAnswerBroken, match=f"Health: {MAX_LISTED + 1} faults") as caught:
+        content(answer(200, body), Health)
+    assert caught.value.__cause__ is caught.value.__context__ is None  # it holds the whole answer
+
+
+def test_plans_are_refused_at_the_first_that_is_wrong() -> None:
+    with pytest.raises(ValidationError) as caught:
+        AssignedPlans.model_validate({"version": 1, "site_limit": {}, "groups": [{}] * 1000})
+    assert caught.value.error_count() < 10
+
+
+def test_plans_without_number() -> None:
+    group = {
+        "plan": UUID(int=1), "group": UUID(int=2), "machines": ("web1",), "rpo_s": 60, "paused": False, "limit": {},
+    }  # fmt: skip
+    body = {"version": 1, "site_limit": {}, "groups": [group] * MAX_GROUPS}
+    assert len(AssignedPlans.model_validate(body).groups) == MAX_GROUPS
+    with pytest.raises(ValidationError, match="at most"):
+        AssignedPlans.model_validate(body | {"groups": [group] * (MAX_GROUPS + 1)})
+    with pytest.raises(ValidationError, match="at most"):
+        AssignedPlans.model_validate(body | {"groups": [group | {"machines": ["m"] * (MAX_MACHINES + 1)}]})

@@ -39,7 +39,7 @@ from dmcore.api.plans import (
     SiteView,
     Status,
 )
-from dmcore.api.points import PointsReply, PointView
+from dmcore.api.points import PointShown, PointsReply, PointView
 from dmcore.api.server_trust import ServerTrust
 from dmcore.model.enums import Consistency, Role, Rung
 from dmcore.model.ids import CycleId, GroupId, NodeId, PlanId, PointId
@@ -73,6 +73,7 @@ NEW_TOKEN = NewToken(
     id=TOKEN, name="ci", role=OperatorRole.VIEWER, created_at=NOW, expires_at=NOW, revoked=False, used_at=None,
     secret="dmo_x",
 )  # fmt: skip
+POINT_SHOWN = PointShown(**POINT_VIEW.model_dump())
 STATUS = Status(now=NOW, plans=(), nodes=(), queued=0, running=0)
 
 Call = Callable[[OperatorClient], object]
@@ -126,8 +127,20 @@ CALLS: list[tuple[str, Call, dict[str, Any] | None, Message | None]] = [
     (f"GET /v1/jobs/{JOB}", lambda c: c.job(JOB), None, JOB_VIEW),
     (f"POST /v1/jobs/{JOB}/cancel", lambda c: c.cancel_job(JOB), None, JOB_VIEW),
     ("GET /v1/points", lambda c: c.points(), None, PointsReply(points=(POINT_VIEW,), more=True)),
-    (f"GET /v1/points/{POINT}", lambda c: c.point(POINT), None, POINT_VIEW),
+    (f"GET /v1/points/{POINT}", lambda c: c.point(POINT), None, POINT_SHOWN),
     (f"POST /v1/points/{POINT}/verify", lambda c: c.verify_point(POINT), None, JOB_VIEW),
+    (
+        f"POST /v1/points/{POINT}/verify",
+        lambda c: c.verify_point(POINT, sample_percent=2.5),
+        {"sample_percent": 2.5},
+        JOB_VIEW,
+    ),
+    (
+        f"POST /v1/plans/{PLAN}/run",
+        lambda c: c.run_plan(PLAN, RunRequest(against_source=True)),
+        {"against_source": True},
+        JOBS,
+    ),
     (f"POST /v1/points/{POINT}/recover", lambda c: c.recover_point(POINT, "spare"), {"to": "spare"}, JOB_VIEW),
     (
         f"POST /v1/points/{POINT}/preserve",

@@ -13,7 +13,7 @@ from dmcore.api.jobs import Job
 from dmcore.api.limits import NO_LIMIT
 from dmcore.api.nodes import AssignedGroup, AssignedPlans, OfflineCycle
 from dmcore.api.tickets import Ticket, sign_ticket
-from dmcore.appliance import agent, service
+from dmcore.appliance import agent
 from dmcore.appliance.agent import Appliance
 from dmcore.appliance.duty import End
 from dmcore.appliance.service import ApplianceService
@@ -91,8 +91,7 @@ class ServiceLab:
         self.plan = PlanId(uuid4())
         self.ended: list[Exception] = []
         monkeypatch.setattr(worker, "MIN_ROUND_S", 0.02)
-        for module in (agent, service):
-            monkeypatch.setattr(module, "open_alias", lambda _settings, _alias: self.source)
+        monkeypatch.setattr(agent, "open_alias", lambda _settings, _alias: self.source)
         self._running: list[tuple[Appliance, ApplianceService]] = []
 
     # the service

@@ -293,10 +293,10 @@ class TestLeftovers:
         house.settle()
         name = source_snapshot_name(job.group, job.cycle)
         house.times.jump(hours=23)
-        house.service._sweep()
+        house.service._sweeper.sweep()
         assert house.memory.snapshots() == [name]
         house.times.jump(hours=2)
-        house.service._sweep()
+        house.service._sweeper.sweep()
         assert house.memory.snapshots() == []
         record = house.service.state.record(group.id)
         assert record is not None

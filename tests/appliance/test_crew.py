@@ -3,18 +3,23 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import structlog
 
 from dmcore.api.jobs import Job, JobResult, Outcome
+from dmcore.api.limits import Limit
 from dmcore.appliance.crew import Crew
 from dmcore.appliance.duty import Duty, End
 from dmcore.appliance.errors import Cancelled, ConnectorBusy
 from dmcore.appliance.pacing import Pacing
-from dmcore.appliance.progress import CycleProgress
+from dmcore.appliance.progress import CycleProgress, CycleReport
 from dmcore.appliance.stop import Stop
+from dmcore.model.enums import Consistency
+from dmcore.model.ids import GroupId, PointId
 from tests.node.control_kit import GO_ON, new_job
 
 TIMEOUT_S = 10.0
@@ -109,6 +114,16 @@ class TestCrew:
         assert results == [JobResult.CANCELLED] * 4
         assert not cycles[3].runs.is_set()
 
+    def test_says_that_a_slot_is_free_when_it_is(self) -> None:
+        """Who asks for work is woken by it, and must not find the node full once more."""
+        slots: list[tuple[int, tuple[GroupId, ...]]] = []
+        made, cycle = Crew(1, lambda *_: None), FakeCycle()
+        made.freed = lambda: slots.append((made.slots, made.busy()))
+        made.take(duty_of(cycle))
+        cycle.woken.set()
+        made._pool.shutdown(wait=True)
+        assert slots == [(1, ())]
+
 
 class TestDuty:
     @pytest.mark.parametrize("end", End)
@@ -162,3 +177,32 @@ class TestDuty:
         duty.directed(GO_ON.model_copy(update={"cancel": True}))
         assert duty.ended_by is End.DIRECTED
         assert duty.progress().counter == 0
+
+    def test_an_answer_that_comes_after_the_end_leaves_nothing(self) -> None:
+        cycle, pacing = FakeCycle(), Pacing()
+        cycle.woken.set()
+        duty = Duty(new_job(), cycle.run, pacing)
+        duty.directed(GO_ON.model_copy(update={"pause": True}))
+        duty.run()
+        duty.directed(GO_ON.model_copy(update={"pause": True}))
+        assert not pacing.paused(duty.job.job)
+        assert pacing._jobs == {}
+
+    def test_a_limit_that_comes_before_its_cycle_holds(self) -> None:
+        pacing = Pacing()
+        duty = Duty(new_job(), FakeCycle().run, pacing)
+        duty.directed(GO_ON.model_copy(update={"limit": Limit(bytes_s=1024)}))
+        assert pacing.for_job(duty.job.job, duty.job.plan).take(1 << 40) < 1 << 10
+
+    def test_a_point_whose_time_cannot_be_told_is_told_of_as_a_fault(self) -> None:
+        """Whatever it is, the control plane hears of an end."""
+        job = new_job()
+
+        def run(*_: Any) -> CycleReport:
+            long_ago = datetime(1601, 1, 1, tzinfo=UTC)
+            point = PointId(uuid4())
+            return CycleReport(job.plan, job.group, job.cycle, point, long_ago, Consistency.CRASH, (), {})
+
+        outcome = Duty(job, run, Pacing()).run()
+        assert outcome.problem is not None
+        assert (outcome.result, outcome.problem.code) == (JobResult.FAILED, "internal")

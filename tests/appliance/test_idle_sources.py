@@ -9,6 +9,7 @@ import pytest
 from dmcore.appliance import reading
 from dmcore.appliance.errors import MachineUnfit, MachineUnknown
 from dmcore.errors import DmcoreError
+from dmcore.model.enums import Reason
 from dmcore.sources.errors import SourceChanged, SourceMissing, SourceUnfit
 from dmcore.wire.errors import PeerRefused
 from tests.appliance.cycle_lab import KIB, MIB, CycleLab, noise, only, text
@@ -78,15 +79,12 @@ def test_a_disk_that_changes_in_a_later_cycle_leaves_the_last_point(lab: CycleLa
     assert lab.image(lab.run(files.open())) == path.read_bytes()
 
 
-def test_a_disk_of_another_size_is_refused_with_its_own_error(lab: CycleLab, files: ImageLab) -> None:
+def test_a_disk_that_has_grown_is_compared(lab: CycleLab, files: ImageLab) -> None:
     lab.run(files.open())
     grow(files.root / "vm" / "a.img")
-    with pytest.raises(PeerRefused) as caught:
-        lab.run(files.open())
-    assert caught.value.code == "disk.size-changed"
-    assert f"{SIZE} bytes in the shadow, {SIZE + 512} at the source" in str(caught.value)
-    os.truncate(files.root / "vm" / "a.img", SIZE)
-    assert only(lab.run(files.open())).changed_bytes == 0
+    report = lab.run(files.open())
+    assert (only(report).reason, only(report).disk_bytes) == (Reason.RESIZED, SIZE + 512)
+    assert lab.image(report) == (files.root / "vm" / "a.img").read_bytes()
 
 
 def add_empty(files: ImageLab) -> None:

@@ -29,6 +29,10 @@ class Recording:
         self.streams = 0
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pump, "StreamWriter", self.writer())
+
+    def writer(self) -> type[StreamWriter]:
+        """What takes its place."""
         recording = self
 
         class Recorded(StreamWriter):
@@ -54,7 +58,7 @@ class Recording:
                 recording.recorder.saw(self._frame_key, bytes(memoryview(out)[:used]))
                 return used
 
-        monkeypatch.setattr(pump, "StreamWriter", Recorded)
+        return Recorded
 
 
 @pytest.fixture

@@ -170,12 +170,6 @@ class TestRecords:
         assert not offline.overtakes(record(), record().job)
         assert not offline.overtakes(None, known.job)
 
-    @pytest.mark.parametrize(
-        ("seconds", "left", "expected"), [(86_409, True, False), (86_410, True, True), (1e6, False, False)]
-    )
-    def test_leave_a_snapshot_behind_after_a_day(self, seconds: float, left: bool, expected: bool) -> None:
-        assert offline.is_leftover(record(snapshot_left=left), later(seconds)) is expected
-
     @pytest.mark.parametrize(("seconds", "expected"), [(5, 5.0), (-3600, 0.0)])
     def test_know_their_last_start_after_a_restart(self, seconds: float, expected: float) -> None:
         assert offline.since_start_s(record(), later(seconds)) == expected

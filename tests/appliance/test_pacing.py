@@ -101,7 +101,7 @@ def test_the_same_limit_again_as_each_heartbeat_brings_it_changes_nothing(world:
 
 def test_a_window_begins_and_ends_without_anybody_saying_so(world: World, pacing: Pacing) -> None:
     office = Window(days=WEEKDAYS, start=time(8), end=time(18), bytes_s=10_000)
-    pacing.set_plan_limit(PLAN, Limit(windows=(office,)))
+    pacing.set_plan_limits({PLAN: Limit(windows=(office,))})
     pace = pacing.for_job(uuid4(), PLAN)
     assert pace.take(1 << 30) == 1 << 30
     world.pass_s(60)  # Monday, eight o'clock
@@ -165,7 +165,7 @@ def source() -> MemorySource:
 
 def test_a_cycle_under_a_limit(lab: CycleLab, source: MemorySource) -> None:
     pacing, job = Pacing(), lab.job()
-    pacing.set_plan_limit(job.plan, Limit(bytes_s=2_000_000))
+    pacing.set_plan_limits({job.plan: Limit(bytes_s=2_000_000)})
     report = lab.run(source, job, pace=pacing.for_job(job.job, job.plan))
     assert lab.image(report) == noise(1 << 20)
     assert report.seconds[Stage.TRANSFER] >= 0.4
@@ -227,3 +227,28 @@ def test_a_paused_cycle_is_cancelled_at_once(
     with pytest.raises(Cancelled, match="the operator"):
         cycle.run()
     timer.join()
+
+
+class TestPlansLimits:
+    """Those that the node is told of, and those that heartbeats bring."""
+
+    def test_hold_for_jobs_that_begin_later(self, world: World, pacing: Pacing) -> None:
+        pacing.set_plan_limits({PLAN: Limit(bytes_s=100_000)})
+        pace = pacing.for_job(uuid4(), PLAN)
+        assert sent_in(world, pace, 10) == pytest.approx(1_000_000, rel=0.02)
+        pacing.set_plan_limit(PLAN, Limit(bytes_s=10_000))
+        del pace
+        assert sent_in(world, pacing.for_job(uuid4(), PLAN), 10) == pytest.approx(100_000, rel=0.02)
+
+    def test_change_for_jobs_that_run(self, world: World, pacing: Pacing) -> None:
+        pace, other = pacing.for_job(uuid4(), PLAN), pacing.for_job(uuid4(), PlanId(uuid4()))
+        pacing.set_plan_limits({PLAN: Limit(bytes_s=100_000)})
+        assert sent_in(world, pace, 10) == pytest.approx(1_000_000, rel=0.02)
+        assert other.take(1 << 40) == 1 << 40
+
+    def test_of_plans_without_number_nothing_is_left(self, pacing: Pacing) -> None:
+        """A control plane that invents plans, with each answer others."""
+        for _ in range(20):
+            pacing.set_plan_limits({PlanId(uuid4()): Limit(bytes_s=100_000) for _ in range(10)})
+            pacing.set_plan_limit(PlanId(uuid4()), Limit(bytes_s=100_000))
+        assert (len(pacing._limits), len(pacing._plans)) == (10, 0)

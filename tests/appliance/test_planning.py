@@ -76,6 +76,15 @@ class TestDisks:
         assert (plan.disk_bytes, plan.block_bytes) == (10 * BLOCK + 512, 65536)
         assert plan.expected_bytes == 10 * BLOCK + 512
 
+    def test_a_shrunk_disk_is_a_new_disk_and_the_same_one_from_then_on(self) -> None:
+        _, first = planned(source(), held("a", disk_bytes=11 * BLOCK))
+        work = first["a"]
+        assert work.id != held("a").disk
+        assert (work.choice.rung, work.choice.reason) == (Rung.SEED, Reason.NO_IMAGE)
+        shrunk = held("a").model_copy(update={"disk": work.id})
+        _, again = planned(source(), held("a", disk_bytes=11 * BLOCK), shrunk)
+        assert (again["a"].id, again["a"].choice.reason) == (work.id, Reason.NO_TOKEN)
+
     def test_a_shadow_keeps_its_block_size_and_names_its_image(self) -> None:
         made = source()
         token = made.snapshot(["vm"], "zero").disks["vm", "a"].next_token

@@ -63,7 +63,8 @@ def test_progress_as_json() -> None:
         {
             "disk": str(DISK), "machine": "vm", "label": "a.img", "disk_bytes": 1 << 20, "rung": "delta",
             "reason": "tracked", "to_read_bytes": 0, "read_bytes": 10, "changed_bytes": 0, "data_bytes": 0,
-            "zero_bytes": 0, "sealed_bytes": 0, "wire_bytes": 0, "resumed_bytes": 0, "seconds": 0.5,
+            "zero_bytes": 0, "sealed_bytes": 0, "wire_bytes": 0, "resumed_bytes": 0, "untracked_bytes": None,
+            "seconds": 0.5,
         }
     ]  # fmt: skip
 

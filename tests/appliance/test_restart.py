@@ -11,7 +11,7 @@ from dmcore.appliance.errors import Cancelled, ConnectorBusy, CycleFailed, Epoch
 from dmcore.appliance.progress import CycleReport
 from dmcore.connector import control_session
 from dmcore.connector.trust_errors import EpochStale
-from dmcore.model.enums import Rung, SnapshotKind
+from dmcore.model.enums import Reason, Rung, SnapshotKind
 from dmcore.model.ids import CycleId, PointId
 from dmcore.model.phase import ANSWERED, Phase
 from dmcore.shadow.errors import CycleDropped, StaleEpoch
@@ -22,7 +22,7 @@ from dmcore.wire.calls import ControlChannel
 from dmcore.wire.disk_channel import DiskChannel
 from dmcore.wire.errors import PeerRefused
 from dmcore.wire.messages import Ack, CommitReply, CommitRequest, StateRequest
-from tests.appliance.cycle_lab import KIB, MIB, CycleLab, noise, only, text
+from tests.appliance.cycle_lab import BLOCK, KIB, MIB, CycleLab, noise, only, text
 from tests.appliance.watched import Read, WatchedSnapshot, WatchedSource
 from tests.sources.faulty import FaultySource
 from tests.sources.labs import ImageLab
@@ -122,14 +122,40 @@ class TestHalfway:
             assert source.snapshots() == []  # the one that was made in vain
         assert lab.image(lab.run(source)) == NEW
 
-    def test_another_cycle_takes_its_place(self, lab: CycleLab) -> None:
+    def test_another_cycle_takes_its_place(self, lab: CycleLab, acknowledged: threading.Event) -> None:
+        """Once what the seed has written is accounted for: it goes on from there."""
         source, job = memory(), lab.job()
         with pytest.raises(SourceReadFailed):
-            lab.run(failing_halfway(source), job)
+            lab.run(failing_halfway(source, acknowledged), job)
         source.write("vm", "a", 0, NEW)
         report = lab.run(source)
+        assert (only(report).rung, only(report).reason) == (Rung.COMPARE, Reason.NO_TOKEN)
         assert lab.image(report) == NEW
         assert source.snapshots() == []  # the first one's is nobody's any more
+
+    def test_an_interrupted_seed_is_sent_no_block_twice(self, lab: CycleLab, acknowledged: threading.Event) -> None:
+        """Its snapshot is gone, and the next cycle compares: only what is not there yet, or has changed, is sent."""
+        source, job = memory(), lab.job()
+        with pytest.raises(SourceReadFailed):
+            lab.run(failing_halfway(source, acknowledged), job)
+        source.delete_snapshot(source.snapshots()[0])
+        source.write("vm", "a", 0, noise(BLOCK))
+        with pytest.raises(PeerRefused) as caught:
+            lab.run(source, lab.next_attempt(job))
+        assert caught.value.code == "cycle.dropped"
+        assert source.snapshots() == []
+        lab.settle()
+        (disk,) = lab.shadow.state.images
+        with closing(lab.shadow.digest_map(disk)) as digest_map:
+            there = int(digest_map.read(0, digest_map.grid.blocks).any(axis=1).sum())
+        assert there > 1
+        report = lab.run(source)
+        stats = only(report)
+        assert (stats.rung, stats.reason) == (Rung.COMPARE, Reason.NO_TOKEN)
+        assert stats.data_bytes == SIZE - (there - 1) * BLOCK
+        assert stats.read_bytes == SIZE
+        assert lab.image(report) == noise(BLOCK) + text(SIZE)[BLOCK:]
+        assert only(lab.run(source)).rung is Rung.DELTA
 
     def test_an_attempt_that_was_fenced_off_leaves_the_snapshot_alone(self, lab: CycleLab) -> None:
         source, job = memory(), lab.job()
@@ -199,11 +225,10 @@ class TestSnapshotsOfOthers:
         """Or one would pile up each time that it is tried."""
         source = memory()
         lab.run(source)
-        source.add("vm", "a", noise(SIZE + 512))
         for _ in range(2):
             with pytest.raises(PeerRefused) as caught:
-                lab.run(source)
-            assert caught.value.code == "disk.size-changed"
+                lab.run(source, lab.job().model_copy(update={"target": "elsewhere"}))
+            assert caught.value.code == "alias.unknown"
             assert source.snapshots() == []
 
 

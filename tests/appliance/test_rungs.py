@@ -54,6 +54,12 @@ def test_no_image(tracked: Tracked, wish: Rung | None) -> None:
     assert (choice.rung, choice.reason, choice.extents.tolist()) == (Rung.SEED, Reason.NO_IMAGE, WHOLE)
 
 
+@pytest.mark.parametrize("wish", [None, *Rung])
+def test_a_grown_disk_is_compared_whatever_its_tracking_says(tracked: Tracked, wish: Rung | None) -> None:
+    choice = choose(tracked.disk(), tracked.held(disk_bytes=9 * BLOCK), GRID, wish)
+    assert (choice.rung, choice.reason, choice.extents.tolist()) == (Rung.COMPARE, Reason.RESIZED, WHOLE)
+
+
 @pytest.mark.parametrize("wish", [None, Rung.DELTA])
 def test_tracked(tracked: Tracked, wish: Rung | None) -> None:
     choice = choose(tracked.disk(), tracked.held(), GRID, wish)

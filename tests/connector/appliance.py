@@ -15,7 +15,7 @@ from dmcore.appliance.pump import header_for
 from dmcore.blocks import extents as ex
 from dmcore.keys.local import LocalKek
 from dmcore.keys.provider import PlanKeys, WrappedKeys, unwrap_all
-from dmcore.lab.layout import TARGET
+from dmcore.lab.layout import SOURCE, TARGET
 from dmcore.model.enums import Consistency, Reason, Rung
 from dmcore.model.ids import NO_IMAGE, CycleId, DiskId
 from dmcore.model.phase import ANSWERED
@@ -128,7 +128,8 @@ class Attempt:
         rig = self.appliance.rig
         values: dict[str, Any] = {
             "plan": rig.plan, "group": rig.group, "cycle": self.cycle, "epoch": self.epoch,
-            "target": TARGET, "snapshot_name": f"dmcore-{self.cycle}", "snapshot_identity": f"of {self.cycle}",
+            "source": SOURCE, "target": TARGET,
+            "snapshot_name": f"dmcore-{self.cycle}", "snapshot_identity": f"of {self.cycle}",
             "resumable": True, "source_time": datetime.now(UTC), "consistency": Consistency.CRASH,
             "disks": tuple(self.plan_of(disk) for disk in self.disks),
         }  # fmt: skip

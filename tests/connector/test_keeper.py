@@ -1,8 +1,10 @@
 """What is done to points of a real connector: checked, given back, kept, removed."""
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -10,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from dmcore.api.points import PointFact
+from dmcore.connector import checking
 from dmcore.connector.errors import ClockJumped, PointBusy, PointKept
 from dmcore.connector.keeper import PointKeeper
 from dmcore.errors import DmcoreError
@@ -17,8 +20,10 @@ from dmcore.model.ids import PointId
 from dmcore.model.phase import Phase
 from dmcore.model.points import PointState
 from dmcore.node.settings import RetentionSettings
-from dmcore.shadow.errors import ExpiryFailed, PointDamaged, PointUnknown, StateUnreadable
+from dmcore.shadow.errors import ExpiryFailed, GroupBusy, PointDamaged, PointUnknown, StateUnreadable
+from dmcore.shadow.group import GroupShadow
 from dmcore.shadow.points import Catalogue, PointFlags
+from dmcore.shadow.verify import Sample
 from dmcore.targets.errors import TargetIOFailed
 from dmcore.targets.volume import FolderImage
 from tests.connector.appliance import Appliance
@@ -116,7 +121,7 @@ def test_a_hostile_control_plane_asks_for_all_of_them(bench: Bench) -> None:
         except PointUnknown:
             pass
     assert bench.left() == [bench.points[1], bench.points[3]]
-    assert whys == ["it is preserved", "it is the last good point of its group"] * 2
+    assert whys == ["it is preserved", "it is the last good point of one of its disks"] * 2
 
 
 def test_young_points_stay_all_of_them(bench: Bench) -> None:
@@ -124,6 +129,7 @@ def test_young_points_stay_all_of_them(bench: Bench) -> None:
     for point in bench.points:
         kept = refused(PointKept, lambda point=point: bench.keeper.expire(point))  # type: ignore[misc]
         assert kept.code == "point.kept"
+        assert kept.until == bench.rig.clock.now + timedelta(days=0.1)
     assert bench.left() == bench.points
     assert bench.told == []
 
@@ -299,6 +305,90 @@ def test_a_verification_is_kept_with_the_point(bench: Bench) -> None:
     assert bench.catalogue.flags(newest).good
     assert [fact.state for fact in bench.told] == ["available", "degraded", "available"]
     assert [fact.revision for fact in bench.told] == sorted({fact.revision for fact in bench.told})
+
+
+def test_damage_is_healed_by_the_next_cycle(bench: Bench) -> None:
+    """Of an old point: what the newest has too is sent again, by a delta."""
+    bench.damage(bench.points[0])
+    found = refused(PointDamaged, lambda: bench.keeper.verify(bench.points[0], NO_PROGRESS))
+    assert (found.blocks, found.marked) == (1, 1)
+    for point in bench.points[1:]:  # a mark is no damage of theirs
+        bench.keeper.verify(point, NO_PROGRESS)
+    bench.damage(bench.points[2])
+    again = refused(PointDamaged, lambda: bench.keeper.verify(bench.points[2], NO_PROGRESS))
+    assert (again.blocks, again.marked) == (1, 0)  # it is marked
+    assert bench.appliance.state().disks[0].unknown_blocks == 1
+    bench.appliance.run(bench.disk, carry=[0, 9])
+    bench.rig.wait_until_finished()
+    assert bench.appliance.state().disks[0].unknown_blocks == 0
+    newest = bench.keeper.all()[-1][0].id
+    assert bench.keeper.verify(newest, NO_PROGRESS)["damaged_blocks"] == 0
+
+
+def test_damage_that_cannot_be_marked_is_told_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> int:
+        raise GroupBusy(group="g", cycle="c", phase="sealed")
+
+    bench.damage(bench.points[3])
+    with monkeypatch.context() as patched:
+        patched.setattr(GroupShadow, "mark_damaged", fail)
+        found = refused(PointDamaged, lambda: bench.keeper.verify(bench.points[3], NO_PROGRESS))
+    assert (found.blocks, found.marked) == (1, 0)
+    assert bench.catalogue.flags(bench.points[3]).state is PointState.DEGRADED
+    assert "damage not marked" in capsys.readouterr().out
+    assert refused(PointDamaged, lambda: bench.keeper.verify(bench.points[3], NO_PROGRESS)).marked == 1
+
+
+def test_only_so_many_places_are_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "NAMED", 3)
+    path = bench.snapshot_of(bench.points[3])
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        for block in range(0, 12, 2):
+            file.seek(block * BLOCK)
+            file.write(b"rot")
+    found = refused(PointDamaged, lambda: bench.keeper.verify(bench.points[3], NO_PROGRESS))
+    assert found.blocks == 6
+    assert found.where.count("1 blocks at offset") == 3
+
+
+def test_a_sample_counts_as_a_sample(bench: Bench) -> None:
+    """It finds what it reads, and neither verifies a point nor makes one good again."""
+    newest, part, all_of_it = bench.points[3], Sample(10.0, b"job"), Sample(100.0, b"job")
+    checked = bench.keeper.verify(newest, NO_PROGRESS, part)
+    assert checked["checked_bytes"] == 4 * BLOCK
+    assert bench.keeper.size_of([newest], part) == math.ceil(BLOCKS * BLOCK / 10)
+    assert bench.catalogue.flags(newest) == PointFlags()
+    bench.damage(newest)
+    refused(PointDamaged, lambda: bench.keeper.verify(newest, NO_PROGRESS, all_of_it))
+    flags = bench.catalogue.flags(newest)
+    assert (flags.state, flags.verified_at) == (PointState.DEGRADED, None)
+    bench.damage(newest)  # the same bit: whole again
+    bench.keeper.verify(newest, NO_PROGRESS, all_of_it)
+    assert bench.catalogue.flags(newest).state is PointState.DEGRADED
+
+
+def old_files(bench: Bench) -> int:
+    return len(list((bench.rig.state_dir / "groups" / str(bench.rig.group) / "old").rglob("*.old")))
+
+
+def test_what_was_kept_for_a_point_goes_with_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert old_files(bench) == 3
+    bench.keeper.expire(bench.points[0])
+    assert old_files(bench) == 2
+
+    def fail(_: GroupShadow) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GroupShadow, "forget_old_digests", fail)
+        bench.keeper.expire(bench.points[1])
+    assert old_files(bench) == 2
+    bench.rig.restart()
+    assert old_files(bench) == 1
+    bench.keeper.verify(bench.points[2], NO_PROGRESS)
 
 
 def test_preserve_and_no_longer(bench: Bench) -> None:

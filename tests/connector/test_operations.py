@@ -87,9 +87,36 @@ def test_drop(rig: Rig, appliance: Appliance, attempt: Attempt, disk: Disk) -> N
     sender = attempt.open(disk)
     sender.start()
     status = ask(rig.socket, DropRequest(group=rig.group))
-    assert (status["phase"], status["problem"]) == ("dropped", "an operator dropped it")
+    assert (status["phase"], status["problem"]) == ("dropping", "an operator dropped it")
     told = attempt.commit()
     assert (told.phase, told.point, told.problem) == ("dropped", None, "an operator dropped it")
+    (group,) = ask(rig.socket, StatusRequest())
+    assert (group["phase"], group["disks"]) == ("dropped", [])
+    assert appliance.run(disk).reply
+
+
+def test_drop_of_what_was_not_begun_on(rig: Rig, attempt: Attempt) -> None:
+    assert ask(rig.socket, DropRequest(group=rig.group))["phase"] == "dropped"
+
+
+def test_a_damaged_log_is_given_up(rig: Rig, appliance: Appliance, attempt: Attempt, disk: Disk) -> None:
+    """Only when the operator says that it is lost; then the next cycle is a seed."""
+    sender = attempt.open(disk)
+    sender.start()
+    sender.send(sender.sealed(0, 1))
+    sender.send(sender.sealed(2, 3))
+    folder = rig.connector.settings.staging_dir / str(rig.group) / str(attempt.cycle) / str(disk.id)
+    segment = folder / "seg-00000000.log"
+    held = bytearray(segment.read_bytes())
+    held[300] ^= 1
+    segment.write_bytes(held)
+    assert ask(rig.socket, DropRequest(group=rig.group))["phase"] == "dropping"
+    assert refusal(attempt.commit).code == "log.corrupt"
+    assert appliance.state().busy
+    ask(rig.socket, DropRequest(group=rig.group, lost=True))
+    rig.wait_until_finished()
+    (group,) = ask(rig.socket, StatusRequest())
+    assert (group["phase"], group["disks"]) == ("dropped", [])
     assert appliance.run(disk).reply
 
 
@@ -117,12 +144,13 @@ def test_verify_finds_damage(rig: Rig, disk: Disk, old_content: bytes) -> None:
             file.write(bytes([flipped]))
     found = refused(rig, VerifyRequest(point=point["id"]))
     assert (found.code, found.exit_code) == (PointDamaged.code, ExitCode.INTEGRITY)
-    assert f"disk {disk.id}: 2 blocks differ from what was committed, first at offset {3 * BLOCK}" in str(found)
+    named = "; ".join(f"disk {disk.id}: 1 blocks at offset {block * BLOCK}" for block in (3, 7))
+    assert f"2 blocks are not what was committed, 2 are marked to be sent again; {named}" in str(found)
 
 
 def test_verify_of_an_older_point(rig: Rig, old_content: bytes) -> None:
     older = ask(rig.socket, PointsRequest())[0]["id"]
-    assert refused(rig, VerifyRequest(point=older)).code == "point.not-verifiable"
+    assert ask(rig.socket, VerifyRequest(point=older))["damaged_blocks"] == 0
 
 
 def test_verify_of_no_point(rig: Rig) -> None:
@@ -131,14 +159,14 @@ def test_verify_of_no_point(rig: Rig) -> None:
 
 
 def test_a_group_that_is_being_patched(rig: Rig, faulty: FaultPlan, appliance: Appliance, disk: Disk) -> None:
-    """Dirty: its point is there to recover, but is not checked, and the cycle can only go on."""
+    """Dirty: its point is there to recover and to check, and the cycle can only go on."""
     appliance.run(disk)
     point = newest(rig)
     faulty.fail("flush", FlushFailed(path="/x", problem="gone"))
     attempt = appliance.begin(disk)
     attempt.send(disk, [1])
     assert refusal(attempt.commit).code == "target.flush"
-    assert refused(rig, VerifyRequest(point=point)).code == "point.not-verifiable"
+    assert ask(rig.socket, VerifyRequest(point=point))["damaged_blocks"] == 0
     busy = refused(rig, DropRequest(group=rig.group))
     assert (busy.code, busy.exit_code) == ("cycle.busy", ExitCode.BUSY)
     assert ask(rig.socket, RecoverRequest(point=point, folder=rig.lab.root / "back"))

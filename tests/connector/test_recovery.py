@@ -13,6 +13,7 @@ from dmcore.connector.recovery import RECOVERY_FILE, file_name, recover_point, r
 from dmcore.model.enums import Consistency, Reason, Rung, SnapshotKind
 from dmcore.model.ids import CycleId, DiskId, GroupId, PlanId, PointId
 from dmcore.shadow.points import Point, PointDisk
+from dmcore.shadow.storage import Storage
 from dmcore.targets.errors import SnapshotMissing
 from dmcore.targets.folder import FolderTarget
 from tests.targets.memory import MemoryTarget
@@ -49,14 +50,14 @@ def keep(target: MemoryTarget, disk: PointDisk) -> bytes:
 
 
 def recover(point: Point, target: MemoryTarget, folder: Path) -> list[Path]:
-    return [disk.path for disk in recover_point(point, target, folder, lambda _: None)]
+    return [disk.path for disk in recover_point(point, target, folder, lambda _: None, Storage())]
 
 
 def test_each_disk_is_a_file_for_its_owner(target: MemoryTarget, tmp_path: Path) -> None:
     disks = [point_disk("d0"), point_disk("d1", disk_bytes=SIZE + 512)]
     contents = [keep(target, disk) for disk in disks]
     done: list[int] = []
-    recovered = recover_point(point_of(*disks), target, tmp_path / "back", done.append)
+    recovered = recover_point(point_of(*disks), target, tmp_path / "back", done.append, Storage())
     assert [disk.path.read_bytes() for disk in recovered] == contents
     assert {disk.path.stat().st_mode & 0o777 for disk in recovered} == {0o600}
     assert sum(done) == 2 * SIZE + 512
@@ -69,7 +70,9 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
     target = FolderTarget(tmp_path / "target")
     target.create(str(disk.disk), disk.disk_bytes)
     target.snapshot(str(disk.disk), "tag")
-    (path,) = [each.path for each in recover_point(point_of(disk), target, tmp_path / "back", lambda _: None)]
+    (path,) = [
+        each.path for each in recover_point(point_of(disk), target, tmp_path / "back", lambda _: None, Storage())
+    ]
     target.close()
     assert path.stat().st_size == disk.disk_bytes
     assert path.stat().st_blocks == 0
@@ -103,14 +106,14 @@ def test_a_symlink_in_place_of_the_file(target: MemoryTarget, tmp_path: Path, po
     assert not (tmp_path / "absent").exists()
 
 
-def test_a_symlink_in_place_of_what_is_half_made(target: MemoryTarget, tmp_path: Path) -> None:
+def test_a_symlink_in_place_of_what_is_half_made_is_not_followed(target: MemoryTarget, tmp_path: Path) -> None:
     disk, back = point_disk("d0"), tmp_path / "back"
-    keep(target, disk)
+    content = keep(target, disk)
     back.mkdir()
     (tmp_path / "victim").write_text("precious")
     (back / f".{file_name(disk)}.partial").symlink_to(tmp_path / "victim")
-    with pytest.raises(RecoveryRefused, match="partial"):
-        recover(point_of(disk), target, back)
+    (path,) = recover(point_of(disk), target, back)
+    assert (path.read_bytes(), path.is_symlink()) == (content, False)
     assert (tmp_path / "victim").read_text() == "precious"
 
 
@@ -185,7 +188,7 @@ def test_hostile_labels_stay_in_the_folder(target: MemoryTarget, tmp_path: Path)
 
 
 def recover_as(job: UUID, point: Point, target: MemoryTarget, root: Path) -> None:
-    recover_whole(point, target, root, job, lambda _: None)
+    recover_whole(point, target, root, job, lambda _: None, Storage())
 
 
 JOB = UUID(int=7)

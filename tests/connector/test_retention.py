@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmcore.connector.retention import Held, Why, why_kept
+from dmcore.connector.retention import Held, Why, why_kept, young_until
 from dmcore.model.points import PointState
 from dmcore.node.settings import RetentionSettings
-from tests.connector.points import START, a_point, held
+from tests.connector.points import START, a_point, disk, held
 
 SETTINGS = RetentionSettings(keep_newest=2, keep_s=86_400)
 OLD = START + timedelta(days=30)
@@ -38,6 +38,18 @@ def test_a_young_one_stays(age: int, expected: Why | None) -> None:
     assert why(0, *group) is expected
 
 
+@pytest.mark.parametrize(("age", "left"), [(0, 86_400), (86_399, 1), (86_400, None), (-3600, 90_000)])
+def test_how_long_a_young_one_stays_is_known(age: int, left: int | None) -> None:
+    """A clock that went back makes it longer."""
+    young = Held(a_point(0), held(0).flags, OLD - timedelta(seconds=age))
+    assert young_until(young, SETTINGS, OLD) == (left and OLD + timedelta(seconds=left))
+
+
+def test_a_rule_of_ten_thousand_years_is_told_of_as_one() -> None:
+    forever = SETTINGS.model_copy(update={"keep_s": 10_000 * 366 * 86_400})
+    assert young_until(held(0), forever, START) == START + timedelta(days=366)
+
+
 def test_age_is_counted_here_whatever_the_source_says() -> None:
     """A source whose clock is ten years behind must not make its points go at once."""
     point = a_point(0).model_copy(update={"source_time": START - timedelta(days=3650)})
@@ -62,6 +74,16 @@ def test_what_is_no_good_one_does_not_count(flags: dict[str, object]) -> None:
     group = [held(0, 0), held(1, 1), held(2, 2, **flags), held(3, 3)]
     assert why(1, *group) is Why.NEWEST
     assert why(2, *group) is Why.NEWEST
+
+
+def test_cycles_of_some_machines_do_not_stand_for_the_others() -> None:
+    """A control plane that has the other machines of a group replicated, and then asks for what is old."""
+    group = [held(number, number) for number in range(3)]
+    for number in range(3, 9):
+        partial = held(number, number)
+        group.append(Held(partial.point.model_copy(update={"disks": [disk(1)]}), partial.flags, partial.made_at))
+    reasons = [why(number, *group) for number in range(9)]
+    assert reasons == [None, Why.NEWEST, Why.LAST_GOOD, None, None, None, None, Why.NEWEST, Why.LAST_GOOD]
 
 
 def test_the_only_one() -> None:

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from dmcore.connector.metrics import ConnectorMetrics
 from dmcore.connector.roller import Roller
 from dmcore.model.ids import GroupId
 from dmcore.model.phase import Phase
@@ -25,12 +26,17 @@ Step = Phase | Exception | threading.Event | Callable[[], None] | None
 class FakeShadow:
     """A group whose steps a test writes down: a phase, an error, something to wait for or to do; None ends a look."""
 
-    def __init__(self, *steps: Step, phase: Phase = Phase.SEALED) -> None:
-        self.steps, self.group, self.phase = list(steps), GroupId(uuid4()), phase
+    def __init__(self, *steps: Step, phase: Phase = Phase.SEALED, drains: int = 0) -> None:
+        self.steps, self.group, self.phase, self.drains = list(steps), GroupId(uuid4()), phase, drains
 
     @property
     def state(self) -> Any:
         return SimpleNamespace(group=self.group, plan=uuid4(), cycle=SimpleNamespace(phase=self.phase))
+
+    def drain(self, progress: Callable[[int], None]) -> bool:
+        progress(7)
+        self.drains -= 1
+        return self.drains >= 0
 
     def advance(self, _: object, progress: Callable[[int], None]) -> Phase | None:
         progress(10)
@@ -130,12 +136,44 @@ def test_asked_while_it_runs_it_looks_again(roller: Roller) -> None:
     assert roller.wait(fake.shadow, TIMEOUT_S) is Phase.SNAPSHOTTED
 
 
+def test_asked_while_a_step_fails_it_tries_again(roller: Roller) -> None:
+    """Whoever has removed the cause meanwhile must not have to ask twice."""
+    hold, reached = threading.Event(), threading.Event()
+    fake = FakeShadow(reached.set, hold, FLUSH_FAILED, Phase.SNAPSHOTTED)
+    roller.start(fake.shadow)
+    assert reached.wait(TIMEOUT_S)
+    roller.start(fake.shadow)
+    hold.set()
+    assert roller.wait(fake.shadow, TIMEOUT_S) is Phase.SNAPSHOTTED
+
+
 def test_groups_do_not_wait_for_each_other(roller: Roller) -> None:
     hold = threading.Event()
     slow, quick = FakeShadow(hold), FakeShadow(Phase.SNAPSHOTTED)
     roller.start(slow.shadow)
     assert rolled(roller, quick) is Phase.SNAPSHOTTED
     hold.set()
+
+
+def test_what_was_received_is_drained_before_anything_else() -> None:
+    metrics = ConnectorMetrics()
+    roller = Roller(lambda _: None, metrics=metrics)
+    last = threading.Event()
+    fake = FakeShadow(Phase.APPLIED, Phase.SNAPSHOTTED, last.set, drains=3)
+    assert rolled(roller, fake) is Phase.SNAPSHOTTED
+    assert last.wait(TIMEOUT_S)
+    roller.stop()
+    assert roller.done_bytes(fake.group) == 10 * 3  # what was drained is none of the sealed cycle's progress
+    assert metrics.registry.get_sample_value("dmcore_connector_applied_bytes_total") == 7 * 6 + 10 * 3
+
+
+def test_a_group_that_always_has_more_to_do_holds_up_no_other() -> None:
+    roller = Roller(lambda _: None, threads=1)
+    endless, other = FakeShadow(phase=Phase.RECEIVING, drains=1 << 60), FakeShadow(Phase.SNAPSHOTTED)
+    roller.start(endless.shadow)
+    assert rolled(roller, other) is Phase.SNAPSHOTTED
+    assert endless.drains > 0
+    roller.stop()
 
 
 def test_stop_finishes_the_step_and_takes_no_other(roller: Roller) -> None:

@@ -14,7 +14,7 @@ from dmcore.model.enums import Role
 from dmcore.model.ids import CycleId, DiskId, GroupId, NodeId, PlanId
 from dmcore.model.names import NodeName
 from dmcore.shadow.group import GroupShadow
-from dmcore.shadow.state import CycleDisk, GroupState
+from dmcore.shadow.state import GroupState
 from dmcore.wire.coding import Received, ReceivedBatch, ReceivedMessage
 from dmcore.wire.connection import Connection
 from dmcore.wire.credit import CreditBudget
@@ -76,8 +76,10 @@ def test_commit_in_a_group_that_has_gone_on_without_a_point() -> None:
 
 def test_disk_session() -> None:
     connection = cast("Connection", FakeConnection(said(open_request())))
-    session = DiskSession(connection, PEER, cast("Desk", None), CreditBudget())
-    stream: Any = SimpleNamespace(syncer=SimpleNamespace(error=None, durable=None))
+    desk: Any = SimpleNamespace(groups=SimpleNamespace(room=SimpleNamespace(short=False)))
+    session = DiskSession(connection, PEER, desk, CreditBudget())
+    syncer: Any = SimpleNamespace(error=None, durable=None)
+    intake: Any = SimpleNamespace(waiting=False, go_on=lambda: None)
     session._share.take()
     with pytest.raises(ProtocolError, match="not a message of a disk connection"):
-        session._receive(stream, None, cast("CycleDisk", Grid(4096, 4096)))
+        session._receive(intake, syncer, None, Grid(4096, 4096))

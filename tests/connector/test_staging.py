@@ -1,16 +1,22 @@
 """Credit, and a staging disk that is full or fails: who is told, what is kept, how it goes on."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dmcore.connector import disk_session
+from dmcore.shadow import allocating
+from dmcore.wire.coding import ReceivedMessage
+from dmcore.wire.messages import Grant
 from tests.connector.appliance import Appliance, Attempt, Sender, goes_on
 from tests.connector.devices import StagingStorage
 from tests.connector.kit import TIMEOUT_S, Disk, refusal
 from tests.connector.rig import Rig
+from tests.filesystems import mounted
 
 
 @pytest.fixture
@@ -56,36 +62,101 @@ def test_staging_disk_fails(staging: StagingStorage, rig: Rig, sender: Sender, a
     goes_on(rig, attempt, disk, again.durable)
 
 
-def test_no_room_to_begin(rig: Rig, appliance: Appliance, disk: Disk) -> None:
+def test_no_room_for_even_a_batch(rig: Rig, appliance: Appliance, disk: Disk) -> None:
     rig.changes["staging"] = rig.settings.staging.model_copy(update={"quota_bytes": 1 << 20})
     rig.restart()
-    attempt = appliance.attempt(disk)
-    too_much = (attempt.plan_of(disk, expected_bytes=(1 << 20) + 1),)
-    refused = refusal(lambda: attempt.begin(disks=too_much))
+    refused = refusal(lambda: appliance.attempt(disk).begin())
     assert refused.code == "staging.full"
     assert appliance.state().cycle is None
+    del rig.changes["staging"]
+    rig.restart()
     assert appliance.run(disk).reply
 
 
-def test_a_real_file_system_runs_full(rig: Rig, appliance: Appliance, small_file_system: object) -> None:
-    rig.changes["staging"] = rig.settings.staging.model_copy(update={"path": small_file_system})
-    rig.restart()
-    disk = Disk.make(rig.plan, "d0", blocks=512)
+@pytest.fixture
+def little_room(rig: Rig, tmp_path: Path) -> Iterator[None]:
+    """Staging on a file system of its own, which is smaller than a disk of `large` blocks."""
+    if os.geteuid():
+        pytest.skip("NOT RUN on a full file system: needs root to mount a tmpfs")
+    with mounted("tmpfs", ["-t", "tmpfs", "-o", "size=10m"], tmp_path / "small") as at:
+        rig.changes["staging"] = rig.settings.staging.model_copy(update={"path": at, "wait_s": 1})
+        rig.restart()
+        yield
+        rig.stop()
+
+
+@pytest.fixture
+def large(rig: Rig) -> Disk:
+    disk = Disk.make(rig.plan, "d0", blocks=4096)
     disk.data[:] = np.random.default_rng(7).bytes(len(disk.data))
-    attempt = appliance.begin(disk)
-    sender = attempt.open(disk)
+    return disk
+
+
+def send_all(sender: Sender, disk: Disk, sent: set[int]) -> None:
+    for first in range(0, len(disk.blocks), 32):
+        sender.send(sender.sealed(*range(first, first + 32)))
+        sent.update(range(first, first + 32))
+
+
+@pytest.mark.usefixtures("little_room")
+def test_a_disk_that_is_larger_than_staging_goes_through_it(rig: Rig, appliance: Appliance, large: Disk) -> None:
+    """It waits for room again and again, and is redone meanwhile, which frees some."""
+    attempt = appliance.begin(large)
+    sender = attempt.open(large)
+    sender.start()
+    send_all(sender, large, set())
+    sender.finish()
+    assert attempt.finish().point is not None
+    assert rig.image_of(large, attempt.cycle) == bytes(large.data)
+
+
+@pytest.mark.usefixtures("little_room")
+def test_waiting_for_room_ends_and_nothing_is_lost(
+    rig: Rig, appliance: Appliance, large: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = appliance.begin(large)
+    sender = attempt.open(large)
     sender.start()
     sent: set[int] = set()
-
-    def fill() -> None:
-        for first in range(0, 512, 32):
-            sender.send(sender.sealed(*range(first, first + 32)))
-            sent.update(range(first, first + 32))
-
-    assert refusal(fill).code == "staging.full"
+    monkeypatch.setattr(disk_session, "RETRY_S", 0.2)
+    with monkeypatch.context() as stalled:
+        stalled.setattr(rig.connector.roller, "start", lambda shadow: None)  # nothing is redone, so nothing is freed
+        refused = refusal(lambda: send_all(sender, large, sent))
+    assert (refused.code, refused.permanent) == ("staging.full", False)
     assert sent
-    again = attempt.open(disk)
+    again = attempt.open(large)
     assert again.durable == sent  # all that was acknowledged
+    again.start()
+    rest = sorted(set(large.blocks) - sent)
+    for first in range(0, len(rest), 32):
+        again.send(again.sealed(*rest[first : first + 32]))
+    again.finish()
+    assert attempt.finish().point is not None
+    assert rig.image_of(large, attempt.cycle) == bytes(large.data)
+
+
+def test_who_waits_for_room_says_so_to_every_sender(
+    rig: Rig, appliance: Appliance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or they would give up before it does: the one whose batch waits, and those that may get no credit for that."""
+    monkeypatch.setattr(disk_session, "KEEPALIVE_S", 0.05)
+    monkeypatch.setattr(disk_session, "RETRY_S", 0.05)
+    monkeypatch.setattr(allocating, "FIRST_BYTES", 4096)
+    disks = [Disk.make(rig.plan, f"d{number}") for number in range(2)]
+    attempt = appliance.begin(*disks)
+    first, second = (attempt.open(disk) for disk in disks)
+    first.start()
+    room = rig.connector.groups.room
+    with monkeypatch.context() as full:
+        full.setattr(room, "_free", lambda: 0)
+        number = first.channel.send_batch(memoryview(first.sealed(*disks[0].blocks)), TIMEOUT_S)
+        for channel in (first.channel, second.channel):
+            heard = channel.connection.receive(TIMEOUT_S)
+            assert isinstance(heard, ReceivedMessage)
+            assert heard.message == Grant(credit=0)
+    room.recount(rig.connector.settings.staging_dir / "group" / "cycle" / "disk")
+    first.channel.wait_durable(number, TIMEOUT_S)
+    second.start()
 
 
 def test_an_appliance_that_is_gone_holds_no_credit(rig: Rig, appliance: Appliance, disk: Disk) -> None:

@@ -16,7 +16,8 @@ class FakeReceiver:
     def __init__(self) -> None:
         self.answers: list[int | Exception | None] = []
         self.gate = threading.Semaphore(0)
-        self.syncs = 0
+        self.syncs = self.prepared = 0
+        self.unprepared: Exception | None = None
 
     def sync(self, attempt: int) -> int | None:
         assert attempt == 7
@@ -26,6 +27,12 @@ class FakeReceiver:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def prepare(self, attempt: int) -> None:
+        assert attempt == 7
+        if self.unprepared is not None:
+            raise self.unprepared
+        self.prepared += 1
 
 
 class Kit:
@@ -76,6 +83,14 @@ def test_many_requests_are_one_sync(kit: Kit) -> None:
     for _ in range(2):
         assert kit.woken.acquire(timeout=TIMEOUT_S)
     assert (kit.syncer.durable, kit.receiver.syncs) == (9, 2)
+
+
+def test_prepares_for_more_once_what_is_durable_was_told(kit: Kit) -> None:
+    kit.receiver.unprepared = LogPoisoned(path="/log", problem="allocating failed")
+    kit.sync(3)
+    for _ in range(2):
+        assert kit.woken.acquire(timeout=TIMEOUT_S)
+    assert (kit.syncer.durable, kit.syncer.error) == (3, kit.receiver.unprepared)
 
 
 @pytest.mark.parametrize("error", [LogPoisoned(path="/log", problem="sync failed"), ZeroDivisionError()], ids=repr)

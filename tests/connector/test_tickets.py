@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dmcore.api.errors import TicketExpired, TicketForged
 from dmcore.api.tickets import Ticket, sign_ticket
-from dmcore.connector.tickets import Presented, TicketGate, load_ticket_key
-from dmcore.connector.trust_errors import EpochStale, SuccessorRefused, TicketForOther
+from dmcore.connector.tickets import MAX_LEAP, Presented, TicketGate, load_ticket_key
+from dmcore.connector.trust_errors import EpochLeap, EpochStale, SuccessorRefused, TicketForOther
 from dmcore.host.errors import FileBroken
 from dmcore.model.ids import CycleId, GroupId, NodeId, PlanId, successor_cycle
 
@@ -69,6 +69,16 @@ def test_lower_epoch_is_told_the_current_one() -> None:
     with pytest.raises(EpochStale, match=f"epoch 5 of group {GROUP} is over: epoch 9") as refused:
         check(ticket(), highest=Presented(9, NODE))
     assert (refused.value.code, refused.value.current) == ("ticket.epoch", 9)
+
+
+@pytest.mark.parametrize("highest", [0, 5, 1 << 40])
+def test_leap_that_would_leave_no_epoch_for_others(highest: int) -> None:
+    presented = Presented(highest, NODE)
+    assert check(ticket(highest + MAX_LEAP), highest=presented).epoch == highest + MAX_LEAP
+    for epoch in (highest + MAX_LEAP + 1, (1 << 63) - 1):
+        with pytest.raises(EpochLeap, match=f"epoch {epoch} of group {GROUP} is too far ahead of {highest}") as refused:
+            check(ticket(epoch), highest=presented)
+        assert refused.value.code == "ticket.leap"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """One job of each kind: what it does, what it comes to, how it is stopped."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -18,11 +19,13 @@ from dmcore.model.ids import PointId
 from dmcore.model.jobs import JobKind
 from dmcore.node.errors import AliasUnknown
 from dmcore.shadow.errors import ExpiryFailed, PointDamaged, PointUnknown
+from dmcore.shadow.verify import Sample
 from tests.connector.fake_control import UNREACHABLE, FakeNodeClient, a_job
 from tests.connector.points import a_fact
 
 POINTS = [PointId(UUID(int=number)) for number in range(1, 5)]
 ROOT = Path("/recovered")
+UNTIL = datetime(2026, 3, 1, 12, tzinfo=UTC)
 Progress = Callable[[int], None]
 
 
@@ -35,8 +38,8 @@ class FakeKeeper:
         self.held: list[PointFact] = []
         self.between: Callable[[], None] = lambda: None
 
-    def size_of(self, points: tuple[PointId, ...]) -> int:
-        return 100 * len(points)
+    def size_of(self, points: tuple[PointId, ...], sample: Sample | None = None) -> int:
+        return (100 if sample is None else 7) * len(points)
 
     def facts(self) -> list[PointFact]:
         return self.held
@@ -47,8 +50,8 @@ class FakeKeeper:
     def preserve(self, point: PointId, *, preserved: bool) -> None:
         self._do("preserve", point, preserved)
 
-    def verify(self, point: PointId, progress: Progress) -> None:
-        self._read("verify", progress, point)
+    def verify(self, point: PointId, progress: Progress, sample: Sample | None = None) -> None:
+        self._read("verify", progress, point, *[] if sample is None else [sample])
 
     def recover_under(self, point: PointId, root: Path, job: UUID, progress: Progress) -> None:
         self._read("recover", progress, point, root, job)
@@ -112,6 +115,13 @@ def test_verify(tools: Tools, keeper: FakeKeeper) -> None:
     assert keeper.done == [("verify", point) for point in POINTS[:2]]
 
 
+def test_verify_of_a_sample_is_the_same_one_at_every_attempt(tools: Tools, keeper: FakeKeeper) -> None:
+    job = a_job(JobKind.VERIFY, POINTS[0], sample_percent=2.5)
+    for epoch in (1, 2):
+        assert run(tools, job.model_copy(update={"epoch": epoch})).progress.total_bytes == 7
+    assert keeper.done == [("verify", POINTS[0], Sample(2.5, job.job.bytes))] * 2
+
+
 def test_recover(tools: Tools, keeper: FakeKeeper) -> None:
     job = a_job(JobKind.RECOVER, POINTS[0], to="vault")
     assert run(tools, job).result is JobResult.COMPLETED
@@ -127,13 +137,14 @@ def test_preserve(tools: Tools, keeper: FakeKeeper, preserved: bool) -> None:
 
 def test_expire_says_what_became_of_each(tools: Tools, keeper: FakeKeeper) -> None:
     keeper.errors = {
-        POINTS[1]: PointKept(point="", why="it is young"),
+        POINTS[1]: PointKept(point="", why="it is young", until=UNTIL),
         POINTS[2]: PointBusy(point="", doing="verified"),
         POINTS[3]: PointUnknown(point=""),
     }
     outcome = run(tools, a_job(JobKind.EXPIRE, *POINTS))
     assert (outcome.result, outcome.problem) == (JobResult.COMPLETED, None)
     assert list(verdicts(outcome).values()) == ["done", "kept", "busy", "unknown"]
+    assert [each.kept_until for each in outcome.points] == [None, UNTIL, None, None]
     assert outcome.progress.counter == 4
 
 
@@ -177,7 +188,7 @@ def test_a_clock_that_jumped_is_seen_by_operators(tools: Tools, keeper: FakeKeep
 @pytest.mark.parametrize(
     ("error", "expected", "permanent", "verdict"),
     [
-        (PointDamaged(point="p", disk="d", blocks=2, offset=1 << 41), "point.damaged", True, None),
+        (PointDamaged(point="p", blocks=2, marked=2, where=f"disk d: 2 at {1 << 41}"), "point.damaged", True, None),
         (PointUnknown(point="p"), "point.unknown", True, PointVerdict.UNKNOWN),
         (PointBusy(point="p", doing="removed"), "point.busy", False, PointVerdict.BUSY),
         (OSError(28, "No space left on device", "/canary"), "target.io", False, None),

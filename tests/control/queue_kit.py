@@ -115,7 +115,7 @@ class World:
 
     def enqueue(self, group: UUID, now: datetime = NOW, resync: str | None = None) -> UUID | None:
         with self.database.write() as connection:
-            return queue.enqueue_cycle(connection, now, group, due_at=now, resync=resync)
+            return queue.enqueue_cycles(connection, now, [group], due_at=now, resync=resync).get(group)
 
     def enqueued(self, group: UUID, now: datetime = NOW) -> UUID:
         job = self.enqueue(group, now)

@@ -1,16 +1,18 @@
 """Short words for what time and connectors bring: whole cycles, ticks, facts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, event, select
 
 from dmcore.api.points import PointFact
 from dmcore.control.index.points import state_points
 from dmcore.control.schedule import pace
 from dmcore.control.schedule.scheduler import TickResult, tick
+from dmcore.control.store.database import Database
 from dmcore.control.store.tables import events, points
 from dmcore.model.enums import Consistency, Rung
 from dmcore.model.ids import CycleId, GroupId, PlanId, PointId
@@ -72,3 +74,16 @@ def told(world: World) -> list[tuple[str, int]]:
     with world.database.read() as connection:
         rows = connection.execute(select(events.c.kind, events.c.value).order_by(events.c.number))
         return [(row.kind, row.value) for row in rows]
+
+
+@contextmanager
+def noted(database: Database) -> Iterator[list[tuple[str, Any]]]:
+    """Every statement with its parameters."""
+    asked: list[tuple[str, Any]] = []
+
+    def hear(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(database.engine, "before_cursor_execute", hear)
+    yield asked
+    event.remove(database.engine, "before_cursor_execute", hear)

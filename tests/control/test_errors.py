@@ -22,14 +22,17 @@ from dmcore.control.errors import (
     StateConflict,
     StoreBusy,
     StoreFull,
+    StoreInUse,
     StoreNewer,
     StoreOutdated,
+    StoreRefused,
     VersionRefused,
 )
 from dmcore.control.serving_errors import (
     AlreadyInitialised,
     CannotListen,
     ControlFault,
+    DriverMissing,
     MethodRefused,
     NotInitialised,
     RequestFlood,
@@ -58,7 +61,10 @@ STATUSES: dict[int, set[type[DmcoreError]]] = {
     426: {VersionRefused},
     429: {RequestFlood},
     500: {ControlFault},
-    503: {CannotListen, NotInitialised, ServerStopped, StoreBusy, StoreNewer, StoreOutdated},
+    503: {
+        CannotListen, DriverMissing, NotInitialised, ServerStopped, StoreBusy, StoreInUse, StoreNewer, StoreOutdated,
+        StoreRefused,
+    },
     507: {StoreFull},
 }  # fmt: skip
 

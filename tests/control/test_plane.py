@@ -7,13 +7,14 @@ from dmcore.api.operators import OperatorRole
 from dmcore.control.access import audit, operators
 from dmcore.control.certificates import KEY_FILE
 from dmcore.control.errors import StoreOutdated
-from dmcore.control.plane import Plane, initialise
+from dmcore.control.plane import Plane, initialise, upgrade_store
 from dmcore.control.queue.tickets import TICKET_KEY_FILE
 from dmcore.control.serving_errors import AlreadyInitialised, NotInitialised
 from dmcore.control.settings import ControlPlaneSettings
 from dmcore.control.store.database import Database
 from dmcore.control.store.tables import meta
-from dmcore.host.errors import FileBroken
+from dmcore.host.errors import FileBroken, NodeRunning
+from dmcore.host.lock import StateLock
 
 
 @pytest.fixture
@@ -57,6 +58,23 @@ def test_what_was_not_made_is_not_opened(settings: ControlPlaneSettings, tmp_pat
     database.close()
     with pytest.raises(NotInitialised):  # tables without a control plane
         Plane.open(settings)
+
+
+def test_the_tables_of_one_that_runs_are_not_changed(settings: ControlPlaneSettings) -> None:
+    initialise(settings)
+    with StateLock(settings.state_dir), pytest.raises(NodeRunning, match="stop it first"):  # as a server holds it
+        upgrade_store(settings)
+    upgrade_store(settings)
+
+
+def test_making_one_where_there_is_one_does_not_change_its_tables(
+    settings: ControlPlaneSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later version's `init` beside an older one that runs."""
+    initialise(settings)
+    monkeypatch.setattr("dmcore.control.plane.upgrade", lambda _: pytest.fail("upgraded"))
+    with pytest.raises(AlreadyInitialised):
+        initialise(settings)
 
 
 @pytest.mark.parametrize("file", [KEY_FILE, TICKET_KEY_FILE])

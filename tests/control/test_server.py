@@ -1,5 +1,6 @@
 """The real server: TLS 1.3, the real client, a clean end."""
 
+import gc
 import re
 import socket
 import ssl
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from dmcore.api.client_errors import ControlDenied
@@ -21,11 +23,13 @@ from dmcore.api.operator_client import OperatorClient
 from dmcore.api.operators import JoinSpec
 from dmcore.api.plans import PlanSpec, SiteSpec
 from dmcore.api.server_trust import ServerTrust, pinned_context
+from dmcore.control.errors import StoreBusy
 from dmcore.control.plane import initialise
-from dmcore.control.server import ControlServer
+from dmcore.control.reports.metrics import tick_seconds
+from dmcore.control.server import COLLECT_AFTER, CalmCollector, ControlServer, _TimedScheduler
 from dmcore.control.serving_errors import CannotListen, ServerStopped
 from dmcore.control.settings import ControlPlaneSettings, LeaseSettings, TlsSettings
-from dmcore.control.web.http import listen
+from dmcore.control.web.http import MAX_HEAD_BYTES, listen
 from dmcore.host.address import Address
 from dmcore.host.errors import FileBroken, MetricsUnreachable, NodeRunning
 from dmcore.host.settings import MetricsSettings
@@ -74,6 +78,16 @@ def test_it_serves_tls_1_3_to_its_own_client(running: ControlServer, secret: str
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(OSError, match="SSL"):
         urlopen(f"https://{running.address}/v1/health", context=context)
+
+
+def test_a_head_without_end_is_cut_off(running: ControlServer) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = (running.address.host, running.address.port)
+    with socket.create_connection(address, 20) as plain, context.wrap_socket(plain) as client:
+        client.sendall(b"GET /v1/health HTTP/1.1\r\nx: ")
+        with pytest.raises(OSError, match=r"reset|EOF|Broken pipe"):
+            client.sendall(b"x" * (1024 * MAX_HEAD_BYTES))
 
 
 class NetNode(NodeKit):
@@ -210,3 +224,49 @@ def test_a_server_that_ends_by_itself_is_noticed(
         with pytest.raises(ServerStopped, match="HTTP server"):
             running.check()
     assert {"event": "the HTTP server ended", "kind": "ZeroDivisionError", "log_level": "error"} in lines
+
+
+def test_ticks_are_counted_by_what_they_take(running: ControlServer) -> None:
+    assert running.metrics is not None
+    deadline, ticks = time.monotonic() + 60, 0.0
+    while not ticks and time.monotonic() < deadline:
+        with urlopen(f"http://{running.metrics.address}/metrics") as scraped:
+            found = re.search(rb"dmcore_control_tick_seconds_count (\S+)", scraped.read())
+        assert found
+        ticks = float(found[1])
+    assert ticks
+
+
+def test_a_tick_that_fails_is_counted_too(running: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise StoreBusy
+
+    registry = CollectorRegistry()
+    scheduler = _TimedScheduler(running.plane.database, 1, lambda _: None)
+    scheduler.seconds = tick_seconds(registry)
+    monkeypatch.setattr(running.plane.database, "write", fail)
+    with pytest.raises(StoreBusy):
+        scheduler._tick()
+    monkeypatch.undo()
+    assert registry.get_sample_value("dmcore_control_tick_seconds_count") == 1
+
+
+def test_garbage_is_looked_for_seldom_while_it_serves(settings: ControlPlaneSettings, secret: str) -> None:
+    before, frozen = gc.get_threshold(), gc.get_freeze_count()
+    with ControlServer(settings):
+        assert gc.get_threshold() == COLLECT_AFTER != before
+        assert gc.get_freeze_count() > frozen
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() <= frozen
+
+
+def test_what_never_began_changes_nothing_at_its_end() -> None:
+    before = gc.get_threshold()
+    gc.freeze()
+    try:
+        collector = CalmCollector()
+        collector.stop()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold() == before
+    finally:
+        gc.unfreeze()

@@ -31,7 +31,7 @@ from dmcore.api.plans import (
     SiteView,
     Status,
 )
-from dmcore.api.points import PointsReply, PointView
+from dmcore.api.points import PointJob, PointShown, PointsReply, PointView
 from dmcore.model.enums import Role
 from dmcore.model.ids import GroupId, PlanId, PointId
 from dmcore.model.jobs import JobKind, JobState
@@ -52,6 +52,7 @@ class FakeControl(OperatorClient):
         self.plan_views: dict[PlanId, PlanView] = {}
         self.job_views: list[JobView] = []
         self.point_views: list[PointView] = []
+        self.about: tuple[PointJob, ...] = ()
         self.event_log = EventsReply(events=(), more=False)
         self.audit_log = AuditReply(entries=(), more=False)
         self.screen = Status(now=NOW, plans=(), nodes=(), queued=0, running=0)
@@ -197,15 +198,15 @@ class FakeControl(OperatorClient):
         size = min(limit or self.page, self.page)
         return PointsReply(points=tuple(fitting[:size]), more=len(fitting) > size)
 
-    def point(self, point: PointId) -> PointView:
+    def point(self, point: PointId) -> PointShown:
         self._answer("point", point)
         found = next((each for each in self.point_views if each.id == point), None)
         if found is None:
             raise refused("object.unknown", f"there is no point {point}")
-        return found
+        return PointShown(**found.model_dump(), jobs=self.about)
 
-    def verify_point(self, point: PointId) -> JobView:
-        return self._work(JobKind.VERIFY, point)
+    def verify_point(self, point: PointId, *, sample_percent: float | None = None) -> JobView:
+        return self._work(JobKind.VERIFY, point, *[] if sample_percent is None else [sample_percent])
 
     def recover_point(self, point: PointId, to: str) -> JobView:
         return self._work(JobKind.RECOVER, point, to)

@@ -13,6 +13,7 @@ from dmcore.appliance.agent import Appliance
 from dmcore.appliance.pairing import pair
 from dmcore.appliance.progress import CycleProgress, CycleReport
 from dmcore.connector.daemon import Connector
+from dmcore.connector.operator import DropRequest, StatusRequest, ask
 from dmcore.errors import ExitCode
 from dmcore.host import logs
 from dmcore.host.settings import LogSettings
@@ -178,6 +179,21 @@ def test_drop_what_is_not_receiving(dmctl: Dmctl, point: CycleReport) -> None:
     assert result.exit_code in {ExitCode.OK, ExitCode.BUSY, ExitCode.REFUSED}
     assert len(shown(dmctl, "points")["points"]) == 1
     assert dmctl("connector", "drop", "ffff").exit_code == ExitCode.REFUSED
+
+
+@pytest.mark.parametrize(("options", "lost"), [((), False), (("--force",), True)])
+def test_what_is_damaged_is_given_up_on_request_only(
+    dmctl: Dmctl, point: CycleReport, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], lost: bool
+) -> None:
+    asked: list[Any] = []
+
+    def listen(path: Path, request: Any) -> Any:
+        asked.append(request)
+        return ask(path, StatusRequest())[0] if isinstance(request, DropRequest) else ask(path, request)
+
+    monkeypatch.setattr("dmctl.connector.ask", listen)
+    assert shown(dmctl, "drop", *options, str(point.group))["group"] == str(point.group)
+    assert asked[-1] == DropRequest(group=point.group, lost=lost)
 
 
 def test_tokens(dmctl: Dmctl, connector: Connector, lab: Lab) -> None:

@@ -74,6 +74,14 @@ def test_upgrade_may_be_repeated(dmctl: Dmctl, config: Path, made: dict[str, str
     assert json.loads(dmctl("control", "upgrade", "--config", str(config), "--json").stdout) == {"upgraded": True}
 
 
+def test_upgrade_wants_it_stopped(dmctl: Dmctl, config: Path, made: dict[str, str]) -> None:
+    with ControlServer(load_control(config)):
+        told = dmctl("control", "upgrade", "--config", str(config))
+    assert told.exit_code == ExitCode.BUSY
+    assert "stop it first" in told.stderr
+    assert dmctl("control", "upgrade", "--config", str(config)).exit_code == 0
+
+
 def test_a_token_made_here_gets_in_while_the_server_runs(dmctl: Dmctl, config: Path, made: dict[str, str]) -> None:
     with ControlServer(load_control(config)) as running:
         told = dmctl("control", "token", "--name", "rescue", "--config", str(config))

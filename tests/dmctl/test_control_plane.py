@@ -206,7 +206,7 @@ def test_a_plan_is_edited_paused_and_deleted(dmctl: Dmctl, nodes: tuple[NodeClie
     assert dmctl("plan", "run", "www").exit_code == ExitCode.REFUSED
     assert not answer(dmctl, "plan", "resume", "www")["paused"]
     assert dmctl("plan", "delete", "www", "--yes").exit_code == 0
-    assert answer(dmctl, "plan", "list") == {"plans": []}
+    assert answer(dmctl, "plan", "list") == {"plans": [], "more": False}
     assert "plan.deleted" in dmctl("audit", "list").stdout
 
 

@@ -21,6 +21,7 @@ from tests.dmctl.facts import NOW, a_job, completed, running
 DISK = DiskTotals(
     disk=DiskId(UUID("d1" * 16)), rung=Rung.DELTA, reason=Reason.TRACKED, to_read_bytes=8_000_000, read_bytes=2_000_000
 )
+POINT = PointId(UUID("ee" * 16))
 LOST = Problem(code="source.changed", permanent=True, correlation="ab" * 16)
 
 
@@ -75,6 +76,15 @@ class TestListAndShow:
         assert "yes, while there was no control plane" in shown
         assert shown.splitlines()[-1].split()[:5] == ["d1d1d1d1", "delta", "tracked", "2.0", "MB"]
 
+    def test_where_a_recovery_goes(self, dmctl: Dmctl, control: FakeControl) -> None:
+        verdicts = (PointOutcome(point=POINT, verdict=PointVerdict.DONE),)
+        control.job_views = [completed(a_job(kind=JobKind.RECOVER, point=POINT, to="standby", points=verdicts))]
+        shown = dmctl("job", "show", str(control.job_views[0].id)).stdout
+        assert [line.split() for line in shown.splitlines() if line.startswith(("point ", "to "))] == [
+            ["point", str(POINT)], ["to", "standby"],
+        ]  # fmt: skip
+        assert f"point {str(POINT)[:8]} to standby done" in " ".join(dmctl("job", "list").stdout.split())
+
     def test_all_of_a_job_that_did_nothing_yet(self, dmctl: Dmctl, control: FakeControl) -> None:
         control.job_views = [a_job()]
         shown = dmctl("job", "show", str(control.job_views[0].id)[:31]).stdout
@@ -90,7 +100,7 @@ class TestNames:
             for number in range(5)
         ]
         assert dmctl("job", "show", "00000004").exit_code == 0
-        assert len(control.asked) == 3
+        assert [asked[0] for asked in control.asked] == ["jobs"] * 3 + ["job"]
 
     def test_but_not_for_ever(self, dmctl: Dmctl, control: FakeControl, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("dmctl.finding.MAX_PAGES", 2)

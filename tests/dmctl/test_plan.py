@@ -4,10 +4,11 @@ from uuid import UUID
 
 import pytest
 
-from dmcore.api.jobs import Codec
+from dmcore.api.jobs import Codec, DiskTotals, JobView
 from dmcore.api.limits import Limit
-from dmcore.api.plans import DEFAULT_TIERS, GroupMode, PlanEdit, PlanSpec, Tier
+from dmcore.api.plans import DEFAULT_TIERS, GroupMode, PlanEdit, PlanSpec, Tier, Verify
 from dmcore.errors import ExitCode
+from dmcore.model.enums import Reason, Rung
 from dmcore.model.jobs import JobState
 from tests.dmctl.conftest import Dmctl
 from tests.dmctl.control import FakeControl
@@ -124,7 +125,8 @@ class TestListAndShow:
 
     def test_as_json(self, dmctl: Dmctl, control: FakeControl) -> None:
         made = control.add_plan("web")
-        assert json.loads(dmctl("plan", "list", "--json").stdout) == {"plans": [made.model_dump(mode="json")]}
+        told = json.loads(dmctl("plan", "list", "--json").stdout)
+        assert told == {"plans": [made.model_dump(mode="json")], "more": False}
 
     def test_no_plans(self, dmctl: Dmctl, control: FakeControl) -> None:
         assert dmctl("plan", "list").stdout.startswith("Plans: 0")
@@ -214,6 +216,22 @@ class TestPauseAndDelete:
         assert json.loads(result.stdout) == {"id": str(plan.id), "name": "web", "deleted": True}
 
 
+class TestVerify:
+    @pytest.mark.parametrize(("typed", "percent"), [("1%/day", 1.0), ("0.5%/day", 0.5), ("none", 0.0)])
+    def test_a_daily_share(self, dmctl: Dmctl, control: FakeControl, typed: str, percent: float) -> None:
+        shown = dmctl(*CREATE, *MACHINE, "--verify", typed).stdout
+        assert created(control).verify == Verify(percent_per_day=percent)
+        assert f"verifies  {typed}" in " ".join(shown.split(" "))
+        dmctl("plan", "edit", "web", "--verify", typed)
+        assert control.asked[-1][2] == PlanEdit(verify=Verify(percent_per_day=percent))
+
+    @pytest.mark.parametrize("typed", ["1%", "101%/day", "-1%/day", "x"])
+    def test_what_is_no_daily_share(self, dmctl: Dmctl, control: FakeControl, typed: str) -> None:
+        result = dmctl(*CREATE, *MACHINE, "--verify", typed)
+        assert result.exit_code == ExitCode.USAGE
+        assert "is not a daily share" in result.stderr
+
+
 class TestRun:
     def test_the_jobs_are_named(self, dmctl: Dmctl, control: FakeControl) -> None:
         control.add_plan()
@@ -232,6 +250,32 @@ class TestRun:
         dmctl("plan", "run", "web", "--resync", "compare")
         assert control.asked[-1][2].resync == "compare"
         assert dmctl("plan", "run", "web", "--resync", "seed").exit_code == ExitCode.USAGE
+
+    def test_verifying_against_the_source_has_to_be_said(self, dmctl: Dmctl, control: FakeControl) -> None:
+        control.add_plan()
+        assert dmctl("plan", "verify", "web").exit_code == ExitCode.USAGE
+        assert dmctl("plan", "verify", "web", "--against-source").stdout.count("dmctl job watch") == 2
+        assert control.asked[-1][2].against_source
+        jobs = json.loads(dmctl("plan", "verify", "web", "--against-source", "--json").stdout)["jobs"]
+        assert len(jobs) == 2
+
+    @pytest.mark.parametrize(("missed", "code"), [(0, ExitCode.OK), (5 << 20, ExitCode.SOURCE)])
+    def test_what_the_tracking_has_missed_is_no_success(
+        self, dmctl: Dmctl, control: FakeControl, no_wait: None, missed: int, code: ExitCode
+    ) -> None:
+        control.add_plan()
+        disk = DiskTotals(disk=UUID(int=9), rung=Rung.COMPARE, reason=Reason.REQUESTED, untracked_bytes=missed)
+
+        def verified(job: JobView) -> JobView:
+            progress = job.progress.model_copy(update={"disks": (disk,)})
+            return completed(job).model_copy(update={"progress": progress, "against_source": True})
+
+        control.meanwhile = verified
+        result = dmctl("plan", "verify", "web", "--against-source", "--wait")
+        assert result.exit_code == code
+        assert ("has missed 5.2 MB" in result.stderr) == bool(missed)
+        shown = dmctl("job", "show", str(control.job_views[0].id)).stdout
+        assert ("yes; its tracking has missed 5.2 MB" in shown) == bool(missed)
 
     def test_wait_shows_all_groups_until_they_are_done(self, dmctl: Dmctl, control: FakeControl, no_wait: None) -> None:
         control.add_plan()

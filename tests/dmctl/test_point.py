@@ -5,10 +5,11 @@ from uuid import UUID
 import pytest
 
 from dmcore.api.jobs import JobView, PointOutcome, PointVerdict
+from dmcore.api.points import PointJob
 from dmcore.errors import ExitCode
 from dmcore.model.enums import Rung
 from dmcore.model.ids import PointId
-from dmcore.model.jobs import JobKind
+from dmcore.model.jobs import JobKind, JobState
 from dmcore.model.points import PointState
 from tests.dmctl.conftest import Dmctl
 from tests.dmctl.control import FakeControl
@@ -49,6 +50,22 @@ class TestListAndShow:
         listed = json.loads(dmctl("point", "list", "--plan", "db", "--limit", 1, "--json").stdout)
         assert (len(listed["points"]), listed["more"]) == (1, True)
         assert "and older ones" in dmctl("point", "list", "--limit", 1).stdout
+
+    def test_where_a_point_was_recovered_to(self, dmctl: Dmctl, control: FakeControl, point: UUID) -> None:
+        recent = datetime.now(UTC) - timedelta(minutes=10)
+        told = {"to": "standby", "due_at": recent, "problem": None, "kind": JobKind.RECOVER}
+        control.about = (
+            PointJob(job=UUID("aa" * 16), state=JobState.RUNNING, ended_at=None, verdict=None, **told),
+            PointJob(job=UUID("bb" * 16), state=JobState.COMPLETED, ended_at=NOW, verdict=PointVerdict.DONE, **told),
+            PointJob(job=UUID("cc" * 16), state=JobState.FAILED, ended_at=NOW, verdict=None,
+                     **told | {"problem": "target.full"}),
+        )  # fmt: skip
+        lines = [" ".join(line.split()) for line in dmctl("point", "show", "90").stdout.splitlines()[-3:]]
+        assert lines == [
+            "aaaaaaaa recover standby 10 min ago running -",
+            "bbbbbbbb recover standby 10 min ago completed done",
+            "cccccccc recover standby 10 min ago failed target.full",
+        ]
 
     def test_all_of_a_point(self, dmctl: Dmctl, control: FakeControl, point: UUID) -> None:
         shown = dmctl("point", "show", "90").stdout

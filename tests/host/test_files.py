@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from dmcore.host.errors import FileBroken, FileExposed
-from dmcore.host.files import create_file, make_dir, read_private, read_state, replace_file
+from dmcore.host.files import create_file, make_dir, read_private, read_state, remove_scratch, replace_file
+from dmcore.host.lock import LOCK_FILE, StateLock
 
 
 def names(folder: Path) -> list[str]:
@@ -83,3 +84,53 @@ def test_larger_than_any_state(tmp_path: Path) -> None:
 
 def test_directories_are_the_owners(tmp_path: Path) -> None:
     assert make_dir(make_dir(tmp_path / "c" / "d")).stat().st_mode & 0o777 == 0o700
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def half_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What is left of a file whose maker was killed."""
+
+    def die(handle: int) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", die)
+        with pytest.raises(Killed):
+            replace_file(path, b"new")
+    (left,) = path.parent.glob(".*")
+    return left
+
+
+def test_what_a_killed_process_left_goes_with_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = make_dir(tmp_path / "state")
+    replace_file(make_dir(state / "leases") / "f", b"old")
+    half_made(state / "leases" / "f", monkeypatch)
+    with StateLock(state):
+        assert names(state / "leases") == ["f"]
+        assert names(state) == ["leases", LOCK_FILE]
+
+
+def test_what_a_living_process_makes_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = half_made(tmp_path / "f", monkeypatch)
+    others = left.rename(left.with_name(left.name.replace(f".{os.getpid()}-", f".{os.getppid()}-")))
+    remove_scratch(tmp_path)
+    assert names(tmp_path) == [others.name]
+
+
+def test_what_ends_up_under_its_name_meanwhile_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = half_made(tmp_path / "f", monkeypatch)
+    monkeypatch.setattr(os, "walk", lambda _: [(str(tmp_path), [], [left.name])])
+    left.unlink()
+    remove_scratch(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_what_only_looks_like_it_stays(tmp_path: Path) -> None:
+    for name in (".f", "f.1-0123456789abcdef", ".f.1-0123", ".dmcore-lock"):
+        (tmp_path / name).touch()
+    before = names(tmp_path)
+    remove_scratch(tmp_path)
+    assert names(tmp_path) == before

@@ -69,8 +69,9 @@ def test_the_demo_on_a_copy_of_the_users_disk(tmp_path: Path, image: Path) -> No
     with lab_up(workdir) as profile:
         events = dmctl("plan", "run", "demo", "--wait", "--json", env=profile).stdout.splitlines()
         (last,) = json.loads(dmctl("job", "list", "--limit", "1", "--json", env=profile).stdout)["jobs"]
+        shown = json.loads(dmctl("job", "show", last["id"], "--json", env=profile).stdout)
     assert events
-    assert [disk["rung"] for disk in last["progress"]["disks"]] == ["delta"]
+    assert [disk["rung"] for disk in shown["progress"]["disks"]] == ["delta"]
 
 
 def test_the_demo_in_tables(tmp_path: Path, image: Path) -> None:

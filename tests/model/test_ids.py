@@ -9,6 +9,7 @@ from dmcore.model.ids import (
     PlanId,
     disk_id,
     image_of,
+    parse_snapshot_name,
     point_id,
     source_snapshot_name,
     successor_cycle,
@@ -58,3 +59,18 @@ def test_both_ends_know_the_cycles_that_follow_without_a_control_plane() -> None
 
 def test_successors_of_another_cycle_are_others() -> None:
     assert successor_cycle(CycleId(UUID(int=9)), 1) != successor_cycle(CYCLE, 1)
+
+
+def test_a_snapshots_name_tells_whose_it_is() -> None:
+    assert parse_snapshot_name(source_snapshot_name(GROUP, CYCLE)) == (GROUP, CYCLE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", "dmcore", f"dmcore-{GROUP}", f"dmcore-{GROUP}-{CYCLE}-old", f"my-dmcore-{GROUP}-{CYCLE}",
+        f"dmcore-{'x' * 36}-{CYCLE}", f"dmcore-{{{GROUP}}}-{CYCLE}", f"dmcore-{str(UUID(int=171)).upper()}-{CYCLE}",
+    ],
+)  # fmt: skip
+def test_another_name_is_nobodys(name: str) -> None:
+    assert parse_snapshot_name(name) is None

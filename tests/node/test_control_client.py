@@ -19,7 +19,7 @@ from dmcore.host.clock import utc_now
 from dmcore.model.enums import Consistency, Reason, Rung
 from dmcore.model.ids import CycleId, DiskId, GroupId, PlanId, PointId
 from dmcore.model.points import PointState
-from dmcore.node.control_client import NodeClient
+from dmcore.node.control_client import MAX_ANSWER_BYTES, NodeClient
 from dmcore.node.offer import Offer
 from tests.api.fake_control import Asked, FakeControl, Fault, Refuse, Say
 from tests.node.control_kit import (
@@ -101,7 +101,13 @@ class TestCalls:
         }  # fmt: skip
 
     def test_the_others(self, node: Node, client: NodeClient) -> None:
-        node.control.answers = {PLANS: NO_PLANS, heartbeat(JOB): GO_ON, outcome_of(JOB): {}, POINTS: {}, OFFLINE: {}}
+        node.control.answers = {
+            PLANS: NO_PLANS,
+            heartbeat(JOB): GO_ON,
+            outcome_of(JOB): None,
+            POINTS: None,
+            OFFLINE: None,
+        }
         assert client.plans() == NO_PLANS
         assert client.heartbeat(JOB, 3, Progress(counter=1)) == GO_ON
         client.outcome(JOB, completed(3))
@@ -148,7 +154,7 @@ class TestCalls:
 class TestLength:
     def test_of_a_heartbeat_and_an_outcome_with_many_disks(self, node: Node, client: NodeClient) -> None:
         """Beyond what one message may hold the totals are said, and the disks are not."""
-        node.control.answers = {heartbeat(JOB): GO_ON, outcome_of(JOB): {}}
+        node.control.answers = {heartbeat(JOB): GO_ON, outcome_of(JOB): None}
         client.heartbeat(JOB, 1, many_disks())
         client.outcome(JOB, completed(progress=many_disks()))
         beat, ended = node.control.asked
@@ -159,13 +165,13 @@ class TestLength:
         assert len(node.control.asked[2].json["progress"]["disks"]) == 100
 
     def test_of_points(self, node: Node, client: NodeClient) -> None:
-        node.control.answers[POINTS] = {}
+        node.control.answers[POINTS] = None
         client.points([fact() for _ in range(MAX_POINTS + 1)])
         assert [len(asked.json["points"]) for asked in node.control.asked] == [MAX_POINTS, 1]
         assert all(len(asked.body) <= MAX_BODY_BYTES for asked in node.control.asked)
 
     def test_of_offline_cycles(self, node: Node, client: NodeClient) -> None:
-        node.control.answers[OFFLINE] = {}
+        node.control.answers[OFFLINE] = None
         cycles = [offline_cycle(many_disks(10)) for _ in range(MAX_OFFLINE)] + [offline_cycle(many_disks())]
         client.offline(cycles)
         said = [cycle for asked in node.control.asked for cycle in asked.json["cycles"]]
@@ -248,3 +254,58 @@ class TestClock:
 def _plain_logs() -> Iterator[None]:
     yield
     structlog.reset_defaults()
+
+
+class TestWhatIsNotTaken:
+    def test_a_page_of_somebody_in_between_does_not_take_anything(self, node: Node, client: NodeClient) -> None:
+        """What it is thought to have is forgotten here."""
+        node.control.answers = {outcome_of(JOB): {}, OFFLINE: Fault.PAGE_200, POINTS: {"fine": True}}
+        with pytest.raises(ControlAnswerBroken, match="200 instead of 204"):
+            client.outcome(JOB, completed())
+        with pytest.raises(ControlAnswerBroken, match="200 instead of 204"):
+            client.offline([offline_cycle()])
+        with pytest.raises(ControlAnswerBroken, match="200 instead of 204"):
+            client.points([fact()])
+
+    def test_one_that_is_never_taken_is_not_in_the_way_of_the_others(self, node: Node, client: NodeClient) -> None:
+        cycles, facts = [offline_cycle() for _ in range(20)], [fact() for _ in range(20)]
+        poison = [str(cycles[13].group), str(facts[4].id)]
+        taken: list[str] = []
+
+        def take(asked: Asked) -> Say:
+            if any(each in asked.body.decode() for each in poison):
+                return Refuse(422, "request.invalid")
+            taken.extend([each.get("group") for each in asked.json.get("cycles", asked.json.get("points"))])
+            return None
+
+        node.control.answers = {OFFLINE: take, POINTS: take}
+        with capture_logs() as logs:
+            client.offline(cycles)
+            client.points(facts)
+        del cycles[13], facts[4]
+        assert taken == [str(each.group) for each in cycles] + [str(each.group) for each in facts]
+        assert [(each["event"], each["code"]) for each in logs] == [
+            ("the control plane does not take this", "request.invalid")
+        ] * 2
+
+    @pytest.mark.parametrize("refusal", [Refuse(503, "store.busy"), Refuse(401, "node.unknown"), Refuse(404, "x.y")])
+    def test_other_refusals_are_not_of_what_is_told(self, node: Node, client: NodeClient, refusal: Refuse) -> None:
+        node.control.answers = {OFFLINE: refusal}
+        with pytest.raises(ControlRefused):
+            client.offline([offline_cycle(), offline_cycle()])
+        assert len(node.control.asked) == 1
+
+
+def test_an_answer_that_is_too_long_for_a_node(node: Node, client: NodeClient) -> None:
+    node.control.answers[PLANS] = {"x": "x" * MAX_ANSWER_BYTES}
+    with pytest.raises(ControlAnswerBroken, match=f"more than {MAX_ANSWER_BYTES} bytes"):
+        client.plans()
+
+
+def test_a_clock_that_was_set_back_after_it_was_corrected_still_signs(node: Node, client: NodeClient) -> None:
+    """A time before 1970 cannot be signed by: the thread that tried would end, and the node with it."""
+    node.control.answers[POLL] = NOTHING
+    client.signer.skew = timedelta(days=-365 * 80)
+    client.poll(Offer())
+    [asked] = node.control.asked
+    require_signed(node, asked)

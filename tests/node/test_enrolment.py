@@ -290,3 +290,13 @@ def test_each_error_says_what_to_do() -> None:
     ):
         assert isinstance(error, DmcoreError)
         assert len(str(error)) > 40
+
+
+def test_what_a_change_that_broke_off_has_left_is_not_told_to_the_next(node: Node, join: Enroll) -> None:
+    """Outcomes of another control plane's jobs, say, without the record of whose they are."""
+    left = node.state_dir / "control" / "outcomes" / "x.json"
+    left.parent.mkdir(parents=True)
+    left.write_text("{}")
+    join()
+    assert load_enrolment(node.state_dir)
+    assert not left.exists()

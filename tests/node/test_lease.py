@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from dmcore.api.client_errors import ControlFailing, ControlRefused, ControlUnreachable
+from dmcore.api.client_errors import ControlBusy, ControlFailing, ControlRefused, ControlUnreachable
 from dmcore.api.jobs import Progress
 from dmcore.node import lease
 from dmcore.node.lease import LeaseKeeper
@@ -117,7 +117,7 @@ class TestHeartbeats:
             ended.wait(10)
             return GO_ON if answer == "directives" else Refuse(409, "lease.lost")
 
-        node.control.answers = {heartbeat(JOB): late, outcome_of(JOB): {}, heartbeat(other): GO_ON}
+        node.control.answers = {heartbeat(JOB): late, outcome_of(JOB): None, heartbeat(other): GO_ON}
         holder = TestHolder()
         keeper.hold(JOB, 1, holder, FAST_S)
         assert asked.wait(10)
@@ -137,7 +137,7 @@ class TestHeartbeats:
 
 class TestOutcomes:
     def test_are_delivered_once(self, node: Node, keeper: LeaseKeeper) -> None:
-        node.control.answers = {heartbeat(JOB): GO_ON, outcome_of(JOB): {}}
+        node.control.answers = {heartbeat(JOB): GO_ON, outcome_of(JOB): None}
         keeper.hold(JOB, 2, TestHolder(), FAST_S)
         keeper.finish(JOB, completed(2))
         [said] = node.control.wait_asked(outcome_of(JOB))
@@ -151,7 +151,7 @@ class TestOutcomes:
         "fault", [Fault.HUNG_UP, Fault.PAGE_500, Refuse(500, "internal"), Refuse(401, "node.unknown")], ids=str
     )
     def test_are_said_again_until_they_are_taken(self, node: Node, keeper: LeaseKeeper, fault: Fault | Refuse) -> None:
-        node.control.answers[outcome_of(JOB)] = {}
+        node.control.answers[outcome_of(JOB)] = None
         node.control.faults = [fault] * 3
         keeper.finish(JOB, completed())
         node.control.wait_asked(outcome_of(JOB), 4)
@@ -178,7 +178,7 @@ class TestOutcomes:
 
     def test_one_that_fails_does_not_hold_up_the_others(self, node: Node, keeper: LeaseKeeper) -> None:
         other = uuid4()
-        node.control.answers = {outcome_of(JOB): Refuse(500, "internal"), outcome_of(other): {}}
+        node.control.answers = {outcome_of(JOB): Refuse(500, "internal"), outcome_of(other): None}
         keeper.finish(JOB, completed(1))
         keeper.finish(other, completed(2))
         node.control.wait_asked(outcome_of(other))
@@ -194,7 +194,7 @@ class TestOutcomes:
         client.close()
         assert len(kept_files(node)) == 1
         node.control.start()
-        node.control.answers[outcome_of(JOB)] = {}
+        node.control.answers[outcome_of(JOB)] = None
         client = node.client()
         with LeaseKeeper(client, node.state_dir, backoff=quick()) as second:
             [said] = node.control.wait_asked(outcome_of(JOB))
@@ -206,7 +206,7 @@ class TestOutcomes:
 
     def test_are_tried_once_more_at_the_stop(self, node: Node) -> None:
         client, refusing = node.client(), [True]
-        node.control.answers[outcome_of(JOB)] = lambda _: Refuse(503, "store.busy") if refusing[0] else {}
+        node.control.answers[outcome_of(JOB)] = lambda _: Refuse(503, "store.busy") if refusing[0] else None
         keeper = LeaseKeeper(client, node.state_dir)
         keeper.start()
         keeper.finish(JOB, completed())
@@ -224,7 +224,7 @@ class TestFlush:
         keeper.flush()
         keeper.finish(JOB, completed(1))
         keeper.finish(other, completed(2))
-        node.control.answers = {outcome_of(JOB): Refuse(500, "internal"), outcome_of(other): {}}
+        node.control.answers = {outcome_of(JOB): Refuse(500, "internal"), outcome_of(other): None}
         with pytest.raises(ControlFailing):
             keeper.flush()
         assert keeper.undelivered == 1
@@ -232,7 +232,7 @@ class TestFlush:
         with pytest.raises(ControlUnreachable):
             keeper.flush()
         node.control.start()
-        node.control.answers[outcome_of(JOB)] = {}
+        node.control.answers[outcome_of(JOB)] = None
         keeper.flush(client)
         assert keeper.undelivered == 0
         keeper.stop()
@@ -280,3 +280,48 @@ class TestStop:
         client.close()
         with pytest.raises((ControlUnreachable, ControlRefused)):
             client.outcome(JOB, completed())
+
+
+class TestManyOutcomes:
+    def test_do_not_keep_heartbeats_waiting(self, node: Node, keeper: LeaseKeeper) -> None:
+        """After an outage, at a control plane that is slow: the leases that are held now would be lost."""
+        jobs, pause = [uuid4() for _ in range(12)], threading.Event()
+
+        def slowly(_: Asked) -> Say:
+            pause.wait(0.2)
+            return None
+
+        node.control.answers = {heartbeat(JOB): GO_ON, **{outcome_of(job): slowly for job in jobs}}
+        node.control.stop()
+        for job in jobs:
+            keeper.finish(job, completed())
+        keeper.hold(JOB, 1, TestHolder(), FAST_S)
+        node.control.start()
+        node.control.wait_asked(outcome_of(jobs[-1]))
+        routes = node.control.routes()
+        during = routes[routes.index(outcome_of(jobs[0])) : routes.index(outcome_of(jobs[-1]))]
+        assert during.count(heartbeat(JOB)) >= 4
+
+    def test_are_not_all_said_to_one_that_is_busy(self, node: Node) -> None:
+        client = node.client()
+        keeper = LeaseKeeper(client, node.state_dir)
+        jobs = [uuid4(), uuid4()]
+        node.control.answers = {outcome_of(job): Refuse(503, "store.busy") for job in jobs}
+        for job in jobs:
+            keeper.finish(job, completed())
+        with pytest.raises(ControlBusy):
+            keeper.flush()
+        assert node.control.routes() == [outcome_of(jobs[0])]
+        keeper.stop()
+        client.close()
+
+    def test_one_thread_does_not_say_what_another_has_said(self, node: Node, keeper: LeaseKeeper) -> None:
+        release = threading.Event()
+        node.control.answers[outcome_of(JOB)] = lambda _: None if release.wait(10) else Fault.HUNG_UP
+        keeper.finish(JOB, completed())
+        node.control.wait_asked(outcome_of(JOB))
+        flushing = threading.Thread(target=keeper.flush)
+        flushing.start()
+        release.set()
+        flushing.join()
+        assert len(node.control.of(outcome_of(JOB))) == 1

@@ -5,6 +5,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from dmcore.api.jobs import Progress
+from dmcore.host.files import replace_file
+from dmcore.node import outcomes
 from dmcore.node.outcomes import OutcomeBox
 from tests.node.control_kit import completed
 from tests.node.test_control_client import many_disks
@@ -56,3 +58,28 @@ def test_what_cannot_be_written_is_kept_in_memory(tmp_path: Path) -> None:
         box.remove(kept)
     assert [each["event"] for each in logs] == ["outcome is not durable", "outcome's file stays"]
     assert box.all() == []
+
+
+def test_nobody_tells_of_what_is_not_durable_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who told it at once would remove its file before it is written, and the next process would tell it again."""
+    box, seen = OutcomeBox(tmp_path), []
+
+    def write(path: Path, data: bytes) -> None:
+        seen.append(box.all())
+        replace_file(path, data)
+
+    monkeypatch.setattr(outcomes, "replace_file", write)
+    box.put(uuid4(), completed())
+    assert seen == [[]]
+    assert len(box.all()) == 1
+
+
+def test_one_that_was_replaced_while_it_was_told_stays(tmp_path: Path) -> None:
+    box, job = OutcomeBox(tmp_path), uuid4()
+    box.put(job, completed(1, progress=Progress(counter=1)))
+    [told] = box.all()
+    box.put(job, completed(1, progress=Progress(counter=2)))
+    assert not box.holds(told)
+    box.remove(told)
+    for each in (box, OutcomeBox(tmp_path)):
+        assert [waiting.outcome.progress.counter for waiting in each.all()] == [2]

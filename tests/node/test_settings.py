@@ -66,7 +66,8 @@ def test_connector(tmp_path: Path) -> None:
     assert settings.targets["shadows"].path == Path("/srv/shadows")
     assert settings.control.ticket_key == tmp_path / "tickets.pem"
     assert settings.staging_dir == Path("/var/lib/dmcore/staging")
-    assert (settings.staging.quota_bytes, settings.staging.reserve_bytes) == (None, 256 << 20)
+    staging = settings.staging
+    assert (staging.quota_bytes, staging.reserve_bytes, staging.wait_s) == (None, 256 << 20, 3600)
     limits = settings.limits
     assert (limits.receive_budget_bytes, limits.max_connections, limits.handshake_timeout_s) == (96 << 20, 128, 10)
 

@@ -231,7 +231,7 @@ def test_jobs_without_end_are_taken_with_pauses(
 
 class TestTellingFirst:
     def test_what_was_done_meanwhile_comes_before_the_poll(self, control: FakeControl, make: Make) -> None:
-        control.answers = {POLL: Fault.SILENT, OFFLINE: {}, outcome_of(JOB): {}}
+        control.answers = {POLL: Fault.SILENT, OFFLINE: None, outcome_of(JOB): None}
         rig = make()
         rig.keeper.finish(JOB, completed())
         rig.desk.first = lambda client: client.offline([offline_cycle()])
@@ -246,7 +246,7 @@ class TestTellingFirst:
         rig.worker.start()
         control.wait_asked(OFFLINE, 3)
         assert control.of(POLL) == []
-        control.answers[OFFLINE] = {}
+        control.answers[OFFLINE] = None
         control.wait_asked(POLL)
         assert rig.desk.told == ["unreachable"]
 
@@ -336,3 +336,54 @@ class TestEnd:
         rig.worker.start()
         rig.desk.wait_for(lambda: "ended" in rig.desk.told)
         assert rig.worker.error is rig.desk.why_ended is rig.desk.fault
+
+
+class TestTooMuch:
+    def test_a_job_that_was_not_asked_for_is_left_to_its_lease(self, control: FakeControl, make: Make) -> None:
+        """They would wait here, without end."""
+        jobs = [new_job(), new_job()]
+        control.answers[POLL] = lambda _: polled(jobs[len(control.of(POLL)) > 1])
+        rig = make(offer=Offer(slots=0))
+        rig.worker.start()
+        control.wait_asked(POLL)
+        rig.desk.wait_for(lambda: "reached" in rig.desk.told)
+        rig.desk.offered = Offer()
+        rig.worker.wake()
+        rig.desk.wait_for(lambda: len(rig.desk.jobs) > 0)
+        assert rig.desk.jobs[0] == jobs[1]
+
+    def test_outcomes_that_nobody_takes_end_the_taking_of_jobs(
+        self, control: FakeControl, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "MAX_UNDELIVERED", 2)
+        other = UUID(int=6)
+        control.answers = {each: Refuse(500, "internal") for each in (outcome_of(JOB), outcome_of(other))}
+        control.answers[POLL] = NOTHING
+        rig = make(offer=Offer(slots=3))
+        for job in (JOB, other):
+            rig.keeper.finish(job, completed())
+        rig.worker.start()
+        assert control.wait_asked(POLL)[0].json["slots"] == 0
+        control.answers |= {outcome_of(JOB): None, outcome_of(other): None, POLL: Fault.SILENT}
+        rig.worker.wake()
+        assert control.wait_asked(POLL, 2)[1].json["slots"] == 3
+
+    def test_plans_that_cannot_be_had_are_asked_for_less_and_less(self, control: FakeControl, make: Make) -> None:
+        control.answers = {POLL: PollReply(plans_version=3), PLANS: Refuse(503, "store.busy")}
+        rig = make(with_plans=True)
+        rig.worker.start()
+        control.wait_asked(PLANS, 4)
+        assert rig.worker._backoff.failures >= 3
+
+
+def test_a_stop_does_not_wait_for_another_threads_delivery(control: FakeControl, make: Make) -> None:
+    """It may take as long as an answer may, or many of them."""
+    control.answers[POLL] = Fault.SILENT
+    rig = make()
+    rig.keeper.finish(JOB, completed())
+    with rig.keeper._delivering:
+        rig.worker.start()
+        began = time.monotonic()
+        rig.worker.stop()
+        assert time.monotonic() - began < 2
+    assert control.of(outcome_of(JOB)) == []

@@ -183,6 +183,21 @@ def test_nothing_follows_final() -> None:
             call()
 
 
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_a_part_of_what_was_verified_is_read_again(first: int) -> None:
+    """From a checkpoint on: FINAL counts more than this reader has seen, and was checked before."""
+    header, batches = stream()
+    verifying, opening = (StreamReader(header, DEK, DIGEST_KEY, first) for _ in range(2))
+    for number, batch in enumerate(batches[first:], first):
+        assert verifying.next_batch == opening.next_batch == number
+        verifying.verify(batch)
+        opening.open(batch, bytearray(2 * BLOCK))
+    assert verifying.finished
+    another = StreamReader(header, DEK, DIGEST_KEY, first)
+    with pytest.raises(FrameRefused):
+        another.verify(batches[first - 1])
+
+
 def test_a_reader_that_was_closed_reads_no_more() -> None:
     header, batches = stream()
     one = reader(header)

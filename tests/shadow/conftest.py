@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from dmcore.shadow.group import GroupShadow
+from tests.filesystems import xfs
 from tests.shadow.group_lab import GroupLab
+
+__all__ = ["xfs"]
 
 
 @pytest.fixture

@@ -144,6 +144,10 @@ class SteppedTarget:
         self.inner.create(volume, disk_bytes)
         self.trigger.step("volume created")
 
+    def grow(self, volume: str, disk_bytes: int) -> None:
+        self.trigger.step("grow volume")
+        self.inner.grow(volume, disk_bytes)
+
     def delete(self, volume: str) -> None:
         self.trigger.step("delete volume")
         self.inner.delete(volume)

@@ -47,7 +47,7 @@ def expected_of_same(
         return StaleEpoch
     if phase in COMMITTED:
         return Answer.COMMITTED
-    if phase is Phase.DROPPED:
+    if phase in {Phase.DROPPED, Phase.DROPPING}:
         return CycleDropped
     may_go_on = resumable or epoch == EPOCH
     return Answer.CONTINUE if may_go_on and snapshot and disks else Answer.DROP
@@ -179,9 +179,18 @@ def test_a_delta_of_a_disk_without_an_image_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"disk_bytes": 9 * BLOCK}, "36864 at the source"), ({"block_bytes": 2 * BLOCK}, "block size")],
-    ids=["size", "block-size"],
+    [
+        ({"disk_bytes": 9 * BLOCK}, "36864 in the plan"),
+        ({"disk_bytes": 7 * BLOCK}, "28672 in the plan"),
+        ({"disk_bytes": 7 * BLOCK, "rung": Rung.COMPARE}, "28672 in the plan"),
+        ({"block_bytes": 2 * BLOCK}, "block size"),
+    ],
+    ids=["grown", "shrunk", "shrunk-compare", "block-size"],
 )
 def test_another_size_is_refused(changes: dict[str, object], named: str) -> None:
     with pytest.raises(SizeChanged, match=named):
         check_disks(HELD, planned(**changes))
+
+
+def test_a_disk_that_has_grown_is_compared() -> None:
+    check_disks(HELD, planned(disk_bytes=9 * BLOCK, rung=Rung.COMPARE))

@@ -16,7 +16,7 @@ from dmcore.blocks.constants import DIGEST_BYTES
 from dmcore.blocks.grid import Grid
 from dmcore.native.batches import Opened, OpenedBatch
 from dmcore.native.patching import BlockIO
-from dmcore.shadow import digestmap
+from dmcore.shadow import digestmap, storage
 from dmcore.shadow.digestmap import DigestMap
 from dmcore.shadow.errors import StateUnreadable
 from dmcore.shadow.storage import Storage
@@ -164,7 +164,7 @@ def test_a_copy_that_cannot_be_made_leaves_nothing(
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(digestmap, "sparse_copy", fail)
+    monkeypatch.setattr(storage, "sparse_copy", fail)
     with pytest.raises(OSError, match="No space"):
         held.copy()
     assert [each.name for each in path.parent.iterdir()] == ["a.map"]
@@ -175,3 +175,17 @@ def test_a_missing_map_and_one_of_another_grid_are_refused(path: Path) -> None:
         DigestMap(Storage(), path.with_name("b.map"), GRID)
     with pytest.raises(StateUnreadable, match="336 bytes for 22 blocks"):
         DigestMap(Storage(), path, Grid(21 * BLOCK + 1, BLOCK))
+
+
+@pytest.mark.parametrize("short", [0, 100])
+def test_what_a_disk_has_grown_by_is_unknown_and_so_is_a_short_last_block(path: Path, short: int) -> None:
+    before = Grid(5 * BLOCK - short, BLOCK)
+    DigestMap.create(Storage(), path.with_name("b.map"), before)
+    small = DigestMap(Storage(), path.with_name("b.map"), before)
+    grown = Grid(8 * BLOCK - 1, BLOCK)
+    unknown = [bool((row == 0xFF).all()) for row in small.expected(grown, 3, 100)]
+    assert unknown == [False, bool(short), True, True, True]
+    assert len(small.expected(grown, 6, 1)) == 1
+    assert len(small.expected(grown, 8, 1)) == 0
+    assert not small.expected(before, 0, 100).any()
+    small.close()

@@ -5,6 +5,7 @@ from uuid import UUID
 import pytest
 
 from dmcore.blocks import extents as ex
+from dmcore.errors import TargetError
 from dmcore.model.enums import Rung
 from dmcore.model.ids import DiskId, NodeId, image_of, point_id
 from dmcore.model.phase import Phase
@@ -17,13 +18,14 @@ from dmcore.shadow.errors import (
     CycleUnknown,
     GroupBusy,
     SizeChanged,
-    StagingFull,
     StaleEpoch,
     StreamRefused,
 )
 from dmcore.shadow.group import GroupShadow
 from dmcore.shadow.kit import GroupLimits
 from dmcore.shadow.points import Point
+from dmcore.targets.errors import FlushFailed, SnapshotMissing
+from dmcore.targets.folder import FolderTarget
 from tests.shadow.group_lab import (
     DISK_A,
     DISK_B,
@@ -159,11 +161,11 @@ def test_a_sender_let_in_before_a_newer_epoch_is_fenced_off_all_the_same(lab: Gr
 
 
 def test_a_newer_cycle_drops_one_that_is_receiving(lab: GroupLab, shadow: GroupShadow) -> None:
-    a = content(1, SIZE_A)
-    first = lab.plan(shadow, 1, {DISK_A: a})
+    a = seed(lab, shadow)["a"]
+    first = lab.plan(shadow, 2, {DISK_A: a})
     shadow.begin(first)
     send_disk(shadow, first, DISK_A, a, ex.from_pairs([(0, 4096)]))
-    second = lab.plan(shadow, 2, {DISK_A: a})
+    second = lab.plan(shadow, 3, {DISK_A: a})
     assert shadow.begin(second) is Answer.REPLACE
     with pytest.raises(CycleUnknown):
         shadow.open(first.id, second.epoch, DISK_A)
@@ -249,25 +251,66 @@ def test_changed_size_and_block_size_and_base_are_refused(lab: GroupLab, shadow:
         shadow.begin(cycle.model_copy(update={"disks": {DISK_A: reseed}}))
 
 
-def test_a_cycle_that_does_not_fit_is_refused_before_it_starts(lab: GroupLab, shadow: GroupShadow) -> None:
-    cycle = lab.plan(shadow, 1, {DISK_A: content(1, SIZE_A)})
-    huge = cycle.disks[DISK_A].model_copy(update={"expected_bytes": 1 << 60})
-    with pytest.raises(StagingFull, match="free space"):
-        shadow.begin(cycle.model_copy(update={"disks": {DISK_A: huge}}))
-    assert shadow.state.cycle is None
-
-
-def test_a_quota_bounds_what_all_groups_stage(lab: GroupLab) -> None:
-    lab.limits = GroupLimits(reserve_bytes=0, quota_bytes=1 << 20)
+def test_a_cycle_is_staged_only_as_far_as_the_quota_allows(lab: GroupLab) -> None:
+    lab.limits = GroupLimits(reserve_bytes=0, quota_bytes=16 << 20)
     shadow = lab.open()
-    a = content(1, SIZE_A)
-    cycle = lab.plan(shadow, 1, {DISK_A: a})
-    fits = cycle.disks[DISK_A].model_copy(update={"expected_bytes": 1 << 20})
-    too_much = fits.model_copy(update={"expected_bytes": (1 << 20) + 1})
-    with pytest.raises(StagingFull):
-        shadow.begin(cycle.model_copy(update={"disks": {DISK_A: too_much}}))
-    shadow.begin(cycle.model_copy(update={"disks": {DISK_A: fits}}))
+    a = seed(lab, shadow)["a"]
+    for number, expected, direct in ((2, (16 << 20) + 1, [DISK_A]), (3, 16 << 20, [])):
+        cycle = lab.plan(shadow, number, {DISK_A: a})
+        plan = cycle.disks[DISK_A].model_copy(update={"expected_bytes": expected})
+        cycle = cycle.model_copy(update={"disks": {DISK_A: plan}})
+        shadow.begin(cycle)
+        assert shadow.state.direct_disks == direct
+        again = cycle.model_copy(update={"epoch": cycle.epoch + 1})  # which disks are direct is not the appliance's
+        assert shadow.begin(again) is Answer.CONTINUE
+        shadow.drop("the next one, please")
     shadow.close()
+
+
+def refuse_snapshots(
+    lab: GroupLab, monkeypatch: pytest.MonkeyPatch, error: TargetError, volume: DiskId, times: int
+) -> None:
+    snapshot, left = FolderTarget.snapshot, [error] * times
+
+    def refused(self: FolderTarget, name: str, tag: str) -> str:
+        if name == str(volume) and left:
+            raise left.pop()
+        return snapshot(self, name, tag)
+
+    monkeypatch.setattr(FolderTarget, "snapshot", refused)
+
+
+def test_a_snapshot_that_is_refused_for_good_fails_the_cycle(
+    lab: GroupLab, shadow: GroupShadow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images advance, there is no point, and of the snapshots that were made none is left."""
+    disks = seed(lab, shadow)
+    held = {DISK_A: disks["a"], DISK_B: disks["b"]}
+    refuse_snapshots(lab, monkeypatch, SnapshotMissing(path="/shadows", snapshot="any"), DISK_B, 1)
+    cycle = lab.plan(shadow, 2, held)
+    assert run_cycle(shadow, cycle, {disk: (c, c.change(2, 3)) for disk, c in held.items()}) is Phase.FAILED
+    state = shadow.state
+    assert state.cycle is not None
+    assert "no snapshot could be made: /shadows" in state.cycle.problem
+    assert {(image.image, image.token) for image in state.images.values()} == {(image_of(cycle.id), "token-2")}
+    assert lab.target is not None
+    assert [name for name in lab.target.snapshots() if str(cycle.id) in name] == []
+    assert len(shadow.catalogue.all()) == 1
+    assert list((lab.root / "staging" / str(GROUP)).iterdir()) == []
+    cycle = lab.plan(shadow, 3, held)
+    assert run_cycle(shadow, cycle, {disk: (c, c.change(3, 3)) for disk, c in held.items()}) is Phase.RECLAIMED
+    assert recovered(lab, shadow, point_id(cycle.id, GROUP)) == {disk: bytes(c.data) for disk, c in held.items()}
+
+
+def test_a_snapshot_that_fails_for_now_is_tried_again(
+    lab: GroupLab, shadow: GroupShadow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = content(1, SIZE_A)
+    refuse_snapshots(lab, monkeypatch, FlushFailed(path="/shadows", problem="for now"), DISK_A, 1)
+    cycle = lab.plan(shadow, 1, {DISK_A: a})
+    with pytest.raises(FlushFailed):
+        run_cycle(shadow, cycle, {DISK_A: (a, ex.whole(SIZE_A))})
+    assert roll_forward(shadow) is Phase.RECLAIMED
 
 
 def test_a_disk_left_out_is_named_in_the_point(lab: GroupLab, shadow: GroupShadow) -> None:

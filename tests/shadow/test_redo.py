@@ -1,18 +1,27 @@
-"""What redo does with frames that do not open, and how the next cycle heals them."""
+"""Redo: in rounds, from checkpoints; what it does with frames that do not open, and how the next cycle heals them."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dmcore.blocks import extents as ex
+from dmcore.blocks.grid import Grid
 from dmcore.model.ids import image_of, point_id
 from dmcore.model.phase import Phase
+from dmcore.native.batches import OpenedBatch
 from dmcore.native.patching import BlockIO
-from dmcore.shadow import redo
+from dmcore.shadow import redo, segments
+from dmcore.shadow.checkpoint import CHECKPOINT_FILE, Checkpoint, save_checkpoint
+from dmcore.shadow.digestmap import DigestMap
 from dmcore.shadow.errors import CoverageDiffers, CycleUnknown, LogCorrupt, StateUnreadable
 from dmcore.shadow.group import GroupShadow
+from dmcore.shadow.redo import Redo
 from dmcore.shadow.segments import segment_path
+from dmcore.shadow.state import Cycle
 from dmcore.shadow.storage import Storage
-from tests.shadow.faults import SystemCalls, Trigger
+from tests.shadow.faults import SteppedStorage, SystemCalls, Trigger, cut
 from tests.shadow.group_lab import (
     BLOCK,
     DISK_A,
@@ -23,11 +32,13 @@ from tests.shadow.group_lab import (
     Sender,
     content,
     coverage_of,
+    known_keys,
     recovered,
     roll_forward,
     run_cycle,
     send_disk,
 )
+from tests.targets.memory import MemoryTarget
 
 SIZE = 64 * BLOCK
 
@@ -119,11 +130,95 @@ def test_a_damaged_sealed_log_stops_and_says_so(lab: GroupLab, shadow: GroupShad
     shadow.commit(cycle.id, cycle.epoch, {DISK_A: coverage_of(held, ex.whole(SIZE))})
     path = segment_path(lab.root / "staging" / str(GROUP) / str(cycle.id) / str(DISK_A), 0)
     damaged = bytearray(path.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
+    damaged[200] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(LogCorrupt, match=str(cycle.id)):
         roll_forward(shadow)
     assert shadow.state.dirty
+
+
+def sealed(lab: GroupLab, shadow: GroupShadow, held: DiskContent) -> Cycle:
+    cycle = lab.plan(shadow, 1, {DISK_A: held})
+    shadow.begin(cycle)
+    send_disk(shadow, cycle, DISK_A, held, ex.whole(SIZE))
+    shadow.commit(cycle.id, cycle.epoch, {DISK_A: coverage_of(held, ex.whole(SIZE))})
+    return cycle
+
+
+def test_redo_begins_at_the_checkpoint_of_the_one_before(lab: GroupLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 3 * BLOCK)
+    monkeypatch.setattr(redo, "ROUND_BYTES", 6 * BLOCK)
+    held, told = content(1, SIZE), list[int]()
+    shadow = lab.open()
+    cycle = sealed(lab, shadow, held)
+
+    def stop_halfway(count: int) -> None:
+        told.append(count)
+        if sum(told) > SIZE // 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shadow.advance(lambda _: None, stop_halfway)
+    shadow.close()
+    shadow = lab.open()
+    told.clear()
+    assert shadow.advance(lambda _: None, told.append) is Phase.APPLIED
+    assert shadow.state.cycle is not None
+    assert sum(told) + shadow.skipped_bytes == shadow.state.cycle.disks[DISK_A].log_bytes
+    assert 0 < shadow.skipped_bytes <= SIZE // 4
+    roll_forward(shadow)
+    assert recovered(lab, shadow, point_id(cycle.id, GROUP)) == {DISK_A: bytes(held.data)}
+    shadow.close()
+
+
+def test_nothing_before_a_checkpoint_can_be_lost(lab: GroupLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is saved, shadow and map are synced, also where a round ends with less than a round to be settled."""
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 10 * BLOCK)
+    monkeypatch.setattr(redo, "ROUND_BYTES", 5 * BLOCK)
+    lab.storage = storage = SteppedStorage(Trigger(None, cut))
+    held, saved = content(1, SIZE), list[int]()
+
+    def watched(where: Storage, folder: Path, checkpoint: Checkpoint) -> None:
+        assert storage.cache.unsynced == {}
+        image = (lab.root / "target" / "volumes" / f"{DISK_A}.img").read_bytes()
+        for offset, length in checkpoint.covered.tolist():
+            assert image[offset : offset + length] == held.data[offset : offset + length]
+        saved.append(checkpoint.segment)
+        save_checkpoint(where, folder, checkpoint)
+
+    monkeypatch.setattr("dmcore.shadow.forward.save_checkpoint", watched)
+    shadow = lab.open()
+    sealed(lab, shadow, held)
+    assert roll_forward(shadow) is Phase.RECLAIMED
+    assert len(saved) > 2
+    shadow.close()
+
+
+def test_a_damaged_checkpoint_is_named(lab: GroupLab, shadow: GroupShadow) -> None:
+    cycle = sealed(lab, shadow, content(1, SIZE))
+    path = lab.root / "staging" / str(GROUP) / str(cycle.id) / str(DISK_A) / CHECKPOINT_FILE
+    path.write_bytes(b"not one")
+    with pytest.raises(StateUnreadable, match=str(path)):
+        shadow.advance(lambda _: None)
+    assert shadow.state.dirty
+
+
+def test_what_is_overwritten_is_kept_before_the_map_is_written(tmp_path: Path) -> None:
+    """What the map held is told in time, of every block, the unknown ones too."""
+    target, storage, grid = MemoryTarget(), Storage(), Grid(8 * BLOCK, BLOCK)
+    target.create("v", grid.disk_bytes)
+    DigestMap.create(storage, tmp_path / "map", grid)
+    held = DigestMap(storage, tmp_path / "map", grid)
+    seen: list[tuple[list[list[int]], bool]] = []
+
+    def keep(batches: Sequence[OpenedBatch]) -> None:
+        rows = [row[:2] for batch in batches for row in batch.rows.tolist()]
+        seen.append((rows, bool(len(held.unknown()))))
+
+    Redo(target.open("v"), held, known_keys, keep).mark_unknown(ex.from_pairs([(0, BLOCK), (3 * BLOCK, 2 * BLOCK)]))
+    assert seen == [([[0, BLOCK], [3 * BLOCK, 2 * BLOCK]], False)]
+    assert ex.normalize(held.unknown()).tolist() == [[0, BLOCK], [3 * BLOCK, 2 * BLOCK]]
+    held.close()
 
 
 @pytest.mark.parametrize(("limit", "value"), [("ROUND_BYTES", 4 * BLOCK), ("ROUND_FRAMES", 4)])

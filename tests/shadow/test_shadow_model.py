@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dmcore.blocks import extents as ex
-from dmcore.model.ids import CycleId, DiskId, PointId, point_id
+from dmcore.model.ids import CycleId, DiskId, ImageId, PointId, image_of, point_id
 from dmcore.model.phase import COMMITTED, FINISHED, Phase
-from dmcore.shadow import segments
+from dmcore.shadow import redo, segments
 from dmcore.shadow.admission import Answer
 from dmcore.shadow.group import GroupShadow
 from dmcore.shadow.state import Cycle
@@ -79,12 +79,14 @@ class ShadowMachine(RuleBasedStateMachine):
         self.root = Path(self.folder.name)
         self.patches = pytest.MonkeyPatch()
         self.patches.setattr(segments, "SEGMENT_BYTES", 5 * BLOCK)
+        self.patches.setattr(redo, "ROUND_BYTES", 4 * BLOCK)
         self.trigger = Trigger(None, cut)
         self.storage = SteppedStorage(self.trigger)
         self.source = {disk: content(disk.int, size) for disk, size in SIZES.items()}
         self.changed = {disk: blocks_of(ex.whole(size)) for disk, size in SIZES.items()}
         self.known: dict[CycleId, Carried] = {}
         self.images: dict[PointId, dict[DiskId, bytes]] = {}
+        self.held: dict[ImageId, dict[DiskId, bytes]] = {}
         self.seen: set[PointId] = set()
         self.sealed: CycleId | None = None
         self.senders: dict[DiskId, Sender] = {}
@@ -147,7 +149,8 @@ class ShadowMachine(RuleBasedStateMachine):
         if self.sealed == cycle:
             return
         self.sealed, carried = cycle, self.known[cycle]
-        self.images[point_id(cycle, GROUP)] = {disk: bytes(held.data) for disk, held in carried.disks.items()}
+        content_of = {disk: bytes(held.data) for disk, held in carried.disks.items()}
+        self.images[point_id(cycle, GROUP)] = self.held[image_of(cycle)] = content_of
         # What a later cycle, whose begin was cut, had changed at the source is to be carried still.
         self.changed = {disk: differing(held.data, carried.disks[disk].data) for disk, held in self.source.items()}
 
@@ -225,6 +228,15 @@ class ShadowMachine(RuleBasedStateMachine):
         return sender
 
     @precondition(lambda self: self.receiving is not None)
+    @rule(disk=DISKS)
+    def go_direct(self, disk: DiskId) -> None:
+        self.do(lambda: self.shadow.go_direct(disk))
+
+    @rule(rounds=st.integers(1, 3))
+    def drain(self, rounds: int) -> None:
+        self.do(lambda: [self.shadow.drain() for _ in range(rounds)])
+
+    @precondition(lambda self: self.receiving is not None)
     @rule()
     def commit(self) -> None:
         def work() -> None:
@@ -273,6 +285,18 @@ class ShadowMachine(RuleBasedStateMachine):
             if point.id not in self.seen:
                 self.seen.add(point.id)
                 assert recovered(self.lab, self.shadow, point.id) == self.images[point.id]
+
+    @invariant()
+    def shadows_are_their_images_but_for_unknown_blocks(self) -> None:
+        for disk, image in self.shadow.state.images.items():
+            if self.shadow.state.dirty or image.image not in self.held:
+                continue
+            shadow = bytearray((self.root / "target" / "volumes" / f"{disk}.img").read_bytes())
+            digest_map = self.shadow.digest_map(disk)
+            unknown = blocks_of(digest_map.unknown())
+            digest_map.close()
+            assert len(unknown) == image.unknown_blocks
+            assert differing(shadow, bytearray(self.held[image.image][disk])) <= unknown
 
     @invariant()
     def a_finished_cycle_leaves_no_staging(self) -> None:

@@ -3,27 +3,46 @@
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dmcore.blocks import extents as ex
 from dmcore.blocks.constants import DIGEST_BYTES
+from dmcore.blocks.extents import EXTENT_BYTES
+from dmcore.connector import intake
 from dmcore.connector.errors import ClockJumped
 from dmcore.connector.facts import fact_of, fact_of_gone
 from dmcore.connector.outbox import MAX_ENTRIES, Outbox
 from dmcore.errors import all_errors
 from dmcore.model.phase import TRANSITIONS, Phase
 from dmcore.seal import constants
-from dmcore.shadow import errors, expiry, records, redo, segments
+from dmcore.shadow import (
+    allocating,
+    checkpoint,
+    errors,
+    expiry,
+    logsalt,
+    old_digests,
+    records,
+    redo,
+    segments,
+    staging,
+)
+from dmcore.shadow.marking import Damage
 from dmcore.shadow.places import GroupPlaces
 from dmcore.shadow.points import PointFlags
 from dmcore.shadow.records import RecordType
 from dmcore.shadow.state import STATE_FILE, Cycle, CycleDisk, GroupState, ShadowImage, StateModel, load_state
+from dmcore.shadow.storage import Storage
+from dmcore.targets.errors import SnapshotMissing
 from tests.shadow.faults import SteppedStorage, SteppedTarget, Trigger, cut
 from tests.shadow.group_lab import (
     BLOCK,
     DISK_A,
+    DISK_B,
     GROUP,
     DiskContent,
     GroupLab,
@@ -31,8 +50,10 @@ from tests.shadow.group_lab import (
     content,
     coverage_of,
     cycle_id,
+    run_cycle,
+    send_disk,
 )
-from tests.shadow.test_crash_gaps import FAILED, REPLACED, WAY, send_spoiled
+from tests.shadow.test_crash_gaps import FAILED, GIVEN_UP, WAY, send_spoiled
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/staging-log.md").read_text()
@@ -72,7 +93,12 @@ def test_the_places() -> None:
     places = GroupPlaces(Path("<state_dir>/groups/<group>"), Path("<staging>"), GROUP)
     segment = segments.segment_path(places.log(cycle_id(1), DISK_A), 10)
     assert segment.name == "seg-0000000a.log"
+    log = segment.parent
     expected = {places.folder / STATE_FILE, places.digest_map(DISK_A), places.points / "<point>.json", segment}
+    expected |= {log / logsalt.SALT_FILE, log / checkpoint.CHECKPOINT_FILE}
+    expected |= {places.staging / staging.SPARE_FOLDER / "<number>"}
+    expected |= {places.old_digests(DISK_A) / "<cycle>.old"}
+    assert old_digests.file_of(Path(), 10) == Path("000000000000000a.old")
     assert {generic(path) for path in expected} <= named
     assert places.volume(DISK_A) == str(DISK_A)
 
@@ -107,15 +133,73 @@ def test_a_record_has_its_fields_where_the_table_says() -> None:
     assert chain == records.chain_of(7, header)
 
 
+def test_the_old_digests() -> None:
+    rows = list(tables(6, "offset | size | field"))
+    fixed = [(int(offset), int(size)) for offset, size, _ in rows[:6]]
+    ends = [offset + size for offset, size in fixed]
+    assert [offset for offset, _ in fixed] == [0, *ends[:-1]]
+    assert (ends[4], ends[5]) == (old_digests.PREFIX.size, old_digests.HEADER_BYTES)
+    assert f"`{old_digests.MAGIC.decode()}`" in rows[0][2]
+    assert rows[1][2] == f"version, {old_digests.VERSION}"
+    assert [row[1] for row in rows[6:]] == [f"{old_digests.RUN_BYTES} a run", f"{DIGEST_BYTES} a block"]
+    assert int(rows[6][0]) == old_digests.HEADER_BYTES
+
+
+def test_the_marks_that_a_verification_makes(tmp_path: Path) -> None:
+    """V2 to V4 in their order: a crash between any two is in test_marking.py."""
+    lab = GroupLab(tmp_path)
+    held = content(1, SIZE)
+    shadow = lab.open()
+    run_cycle(shadow, lab.plan(shadow, 1, {DISK_A: held}), {DISK_A: (held, ex.whole(SIZE))})
+    trigger = Trigger(None, cut)
+    shadow._kit = replace(shadow._kit, storage=SteppedStorage(trigger))
+    point = shadow.catalogue.all()[0]
+    with closing(shadow.maps_of(point)[DISK_A]) as digest_map:
+        assert shadow.mark_damaged({DISK_A: Damage(ex.from_pairs([(0, BLOCK)]), digest_map)}, 1.0) == 1
+    shadow.close()
+    lab.close()
+    steps = [step for step in trigger.steps if step in {"create", "pwritev", "fdatasync", "rename state.json"}]
+    marking = ["create", "pwritev", "fdatasync", "pwritev", "fdatasync", "rename state.json", "pwritev", "fdatasync"]
+    assert steps == marking
+    assert [row[0] for row in tables(6, "step | what | a crash behind it")] == ["V1", "V2", "V3", "V4"]
+
+
 def test_the_stream_record() -> None:
     rows = list(tables(2, "offset | size | field"))
     header = constants.STREAM_HEADER_BYTES
     assert [row[:2] for row in rows] == [["0", str(header)], [str(header), "8"], [str(header + 8), "the rest"]]
 
 
+def test_the_checkpoint() -> None:
+    """And what stands in the module that writes it."""
+    rows = list(tables(4, "offset | size | field"))
+    fixed = [struct.calcsize(f">{code}") for code in re.findall(r"\d*[a-zA-Z]", checkpoint.FIXED.format.lstrip(">"))]
+    sizes = [4, *fixed[1:]] if fixed[0] == 4 else fixed
+    offsets = [sum(sizes[:n]) for n in range(len(sizes))]
+    flat = [[str(offset), str(size)] for offset, size in zip(offsets, sizes, strict=True)]
+    assert [row[:2] for row in rows][: len(flat)] == flat
+    size = checkpoint.FIXED.size
+    assert [row[:2] for row in rows][len(flat) :] == [
+        [str(size), "32 n"], [f"{size} + 32 n", "16 m"], ["the end", str(checkpoint.CHECKSUM.size)],
+    ]  # fmt: skip
+    assert (checkpoint.STREAM_SALT_BYTES, EXTENT_BYTES) == (32, 16)
+
+
+def test_the_salt() -> None:
+    said = re.findall(r"\((\d+)\)", section(2).split("### The salt")[1])
+    codes = re.findall(r"\d*[a-zA-Z]", logsalt.LAYOUT.format.lstrip(">") + logsalt.CHECKSUM.format.lstrip(">"))
+    assert list(map(int, said)) == [struct.calcsize(f">{code}") for code in codes]
+
+
 def test_the_limits() -> None:
     assert segments.SEGMENT_BYTES == 64 << 20
-    assert "when it is 64 MiB or longer" in section(2)
+    assert "the first record that would end behind its 64 MiB" in section(2)
+    assert allocating.FIRST_BYTES == 256 << 10
+    assert "from 256 KiB on, doubling" in section(2)
+    assert staging.MAX_SPARES == 16
+    assert "up to 16 of all logs together" in section(2)
+    assert intake.RETRY_S == 5
+    assert "every five seconds" in section(3)
     assert (redo.ROUND_BYTES, redo.ROUND_FRAMES) == (256 << 20, 65_536)
     assert "at most 256 MiB or 65,536 frames" in section(9)
     assert section(6).strip().split("\n", 1)[1].strip().startswith(f"{DIGEST_BYTES} bytes a block")
@@ -156,7 +240,9 @@ def test_the_phases() -> None:
 
 COLUMNS = "step | what | call | phase | a crash behind it: what is there, and what the next start does"
 STEPS = {row[0]: (row[3], row[2].strip("`")) for row in tables(9, COLUMNS)}
-ALWAYS = {"pwritev", "fdatasync", "fallocate", "sync_dir", "delete volume", "volume created", "snapshot made"}
+ALWAYS = {
+    "pwritev", "fdatasync", "fallocate", "sync_dir", "delete volume", "volume created", "snapshot made", "unlink",
+}  # fmt: skip
 """Calls that come many times, or are parts of another: the table names some of them, each must come in its place."""
 
 
@@ -172,9 +258,10 @@ class Recorder(Trigger):
         super().step(what)
         phase = "none"
         if (self.root / "state" / STATE_FILE).exists():
-            cycle = load_state(self.root / "state").cycle
+            cycle = load_state(Storage(), self.root / "state").cycle
             phase = cycle.phase if cycle else "none"
         name = what.replace(str(DISK_A), "<disk>")
+        name = re.sub(r"rename (seg-)?[0-9a-f]{8}(\.log)?$", "rename <segment>", name)
         self.calls.append((phase, re.sub(r"[0-9a-f-]{36}\.(json|flags)", r"<point>.\1", name)))
 
 
@@ -188,6 +275,7 @@ class Recorded:
         (root / "target").mkdir()
         self.lab.target = SteppedTarget(root / "target", storage)
         self.shadow = self.lab.open()
+        assert self.shadow._kit.room.used_bytes == 0  # a connector opens it when it starts
         self.disk = content(1, SIZE)
         self.recorder.calls.clear()
 
@@ -237,13 +325,23 @@ def in_order(expected: list[Call], calls: list[Call]) -> bool:
     return all(call in left for call in expected)
 
 
-def telling(calls: list[Call]) -> list[Call]:
-    return [call for call in calls if call[1] not in ALWAYS]
+def telling(calls: list[Call], always: set[str] = ALWAYS) -> list[Call]:
+    return [call for call in calls if call[1] not in always]
+
+
+def numbers(first: int, last: int) -> list[str]:
+    return [str(number) for number in range(first, last + 1)]
+
+
+CHECKPOINT = "15"
+"""Left out by a log of one segment."""
+KEPT = "12a"
+"""Left out where there is no point."""
 
 
 def test_a_seed_makes_exactly_the_steps_of_the_table(recorded: Recorded) -> None:
     calls = recorded.seed()
-    table = steps(*(str(number) for number in range(1, 22)))
+    table = steps(*numbers(1, 14), *numbers(16, 23))
     assert telling(calls) == telling(table)
     assert in_order(table, calls)
 
@@ -258,7 +356,7 @@ def test_a_delta_leaves_the_first_steps_out(recorded: Recorded) -> None:
     recorded.seal(cycle, changed)
     recorded.roll_forward()
     before = Phase.RECLAIMED
-    table = [(before, STEPS["3"][1]), *steps(*(str(number) for number in range(4, 22)))]
+    table = [(before, STEPS["3"][1]), *steps(*numbers(4, 12), KEPT, "13", "14", *numbers(16, 23))]
     assert telling(recorded.recorder.calls) == telling(table)
     assert in_order(table, recorded.recorder.calls)
 
@@ -267,9 +365,62 @@ def test_a_cycle_without_changes_makes_no_log(recorded: Recorded) -> None:
     recorded.seed().clear()
     recorded.seal(recorded.begin(2), ex.empty())
     recorded.roll_forward()
-    left_out = {"1", "2", "3", "4", "5", "6", "7", "8", "10", "11", "12", "13"}
-    table = steps(*(str(number) for number in range(1, 22) if str(number) not in left_out))
+    table = steps("10", *numbers(16, 23))
     assert telling(recorded.recorder.calls)[1:] == telling(table)
+
+
+@pytest.fixture
+def small_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 2 * BLOCK)
+    monkeypatch.setattr(redo, "ROUND_BYTES", BLOCK)
+
+
+@pytest.mark.usefixtures("small_rounds")
+def test_a_log_of_several_segments_has_checkpoints(recorded: Recorded) -> None:
+    recorded.seed().clear()
+    cycle = recorded.begin(2)
+    send_disk(recorded.shadow, cycle, DISK_A, recorded.disk, changed := recorded.disk.change(2))
+    recorded.seal(cycle, changed)
+    recorded.roll_forward()
+    table = steps(*numbers(4, 12), KEPT, *numbers(13, 15), *numbers(11, 14), *numbers(16, 23))
+    assert in_order(table, recorded.recorder.calls)
+    assert STEPS[CHECKPOINT] in telling(table)
+
+
+@pytest.mark.usefixtures("small_rounds")
+def test_a_disk_goes_direct(recorded: Recorded) -> None:
+    recorded.seed().clear()
+    cycle, changed = recorded.begin(2), recorded.disk.change(2)
+    send_disk(recorded.shadow, cycle, DISK_A, recorded.disk, changed)
+    recorded.recorder.calls.clear()
+    recorded.shadow.go_direct(DISK_A)
+    while recorded.shadow.drain():
+        pass
+    table = steps("G1", "G2", "G3", "G3a", "G4", "G5", "G6", "G7")
+    assert in_order(table, recorded.recorder.calls)
+    found = telling(recorded.recorder.calls)
+    assert sorted(set(found)) == sorted(set(telling(table)))
+    assert found.index(STEPS["G6"]) < found.index(STEPS["G7"])
+
+
+@pytest.mark.usefixtures("small_rounds")
+def test_a_direct_cycle_is_given_up(recorded: Recorded) -> None:
+    recorded.seed().clear()
+    cycle = recorded.begin(2)
+    send_disk(recorded.shadow, cycle, DISK_A, recorded.disk, recorded.disk.change(2))
+    recorded.shadow.go_direct(DISK_A)
+    recorded.recorder.calls.clear()
+    recorded.shadow.drop("an operator dropped it")
+    recorded.roll_forward()
+    table = steps(*(f"A{number}" for number in range(1, 8)))
+    assert in_order(table, recorded.recorder.calls)
+    within = ALWAYS | {
+        "truncate",
+        "create",
+        "rename checkpoint",
+        "rename <segment>",
+    }  # of A2 and A3
+    assert telling(recorded.recorder.calls, within) == telling(table)
 
 
 def test_the_exits(recorded: Recorded) -> None:
@@ -284,7 +435,24 @@ def test_the_exits(recorded: Recorded) -> None:
     recorded.seal(cycle, ex.whole(2 * BLOCK))
     recorded.recorder.calls.clear()
     recorded.roll_forward()
-    assert telling(recorded.recorder.calls) == steps("F1", "F2")
+    assert telling(recorded.recorder.calls, ALWAYS | {"create"}) == steps("F1", "F2")  # F1 is steps 11 to 15, too
+
+
+def test_a_snapshot_that_is_refused(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another disk: that of the first one is made, and removed."""
+    snapshot, other = SteppedTarget.snapshot, content(2, SIZE)
+
+    def refused(self: SteppedTarget, volume: str, tag: str) -> str:
+        if volume == str(DISK_B):
+            raise SnapshotMissing(path="/shadows", snapshot="any")
+        return snapshot(self, volume, tag)
+
+    monkeypatch.setattr(SteppedTarget, "snapshot", refused)
+    cycle = recorded.lab.plan(recorded.shadow, 1, {DISK_A: recorded.disk, DISK_B: other})
+    changes = {DISK_A: (recorded.disk, ex.whole(SIZE)), DISK_B: (other, ex.whole(SIZE))}
+    assert run_cycle(recorded.shadow, cycle, changes) is Phase.FAILED
+    found = telling(recorded.recorder.calls)
+    assert found[found.index(STEPS["S1"]) :] == steps("S1", "S2", "S3")
 
 
 def test_removing_a_point_makes_exactly_the_steps_of_its_table(recorded: Recorded) -> None:
@@ -297,12 +465,14 @@ def test_removing_a_point_makes_exactly_the_steps_of_its_table(recorded: Recorde
     expiry.mark(catalogue, point)
     expiry.finish(catalogue, target, point, lambda gone, flags: outbox.put(fact_of_gone(gone, flags)))
     columns = "step | what | call | a crash behind it: what is there, and what the next start does"
-    assert [call for _, call in telling(recorded.recorder.calls)] == [row[2].strip("`") for row in tables(7, columns)]
+    calls = [call for _, call in telling(recorded.recorder.calls, ALWAYS - {"unlink"})]
+    assert calls == [row[2].strip("`") for row in tables(7, columns)]
 
 
 def test_every_phase_of_the_table_is_one_that_the_sweeps_stop_in() -> None:
     """And the other way round: what the sweeps of test_crash_gaps.py must find is all that the table has."""
     in_table = {Phase(phase) for phase, _ in STEPS.values() if phase != "none"}
-    assert in_table <= WAY | REPLACED | FAILED
-    assert set(Phase) == WAY | REPLACED | FAILED
+    found = WAY | GIVEN_UP | FAILED
+    assert in_table <= found
+    assert set(Phase) == found
     assert set(Phase) - in_table == {Phase.RECLAIMED}

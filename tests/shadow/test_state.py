@@ -35,7 +35,7 @@ def state_at(phase: Phase) -> GroupState:
 @pytest.mark.parametrize("state", [FRESH, *map(state_at, Phase)], ids=["fresh", *Phase])
 def test_what_is_saved_is_loaded(tmp_path: Path, state: GroupState) -> None:
     save_state(Storage(), tmp_path, state)
-    assert load_state(tmp_path) == state
+    assert load_state(Storage(), tmp_path) == state
 
 
 def test_saving_cut_short_leaves_the_old_state_or_the_new(tmp_path: Path) -> None:
@@ -44,20 +44,20 @@ def test_saving_cut_short_leaves_the_old_state_or_the_new(tmp_path: Path) -> Non
     for at in range(1, 5):
         with pytest.raises(PowerCut):
             save_state(SteppedStorage(Trigger(at, cut)), tmp_path, state_at(Phase.SEALED))
-        found.append(load_state(tmp_path))
+        found.append(load_state(Storage(), tmp_path))
     assert found == [FRESH, FRESH, FRESH, state_at(Phase.SEALED)]
 
 
 def test_a_missing_state_is_named(tmp_path: Path) -> None:
     with pytest.raises(StateUnreadable, match=f"{tmp_path}.*No such file"):
-        load_state(tmp_path)
+        load_state(Storage(), tmp_path)
 
 
 def spoiled(tmp_path: Path, **changes: object) -> StateUnreadable:
     path = tmp_path / STATE_FILE
     path.write_text(json.dumps({**json.loads(state_at(Phase.RECEIVING).model_dump_json()), **changes}))
     with pytest.raises(StateUnreadable) as caught:
-        load_state(tmp_path)
+        load_state(Storage(), tmp_path)
     return caught.value
 
 
@@ -86,7 +86,7 @@ def test_a_damaged_state_is_refused(tmp_path: Path, length: int) -> None:
     path = tmp_path / STATE_FILE
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(StateUnreadable):
-        load_state(tmp_path)
+        load_state(Storage(), tmp_path)
 
 
 @pytest.mark.parametrize("before", Phase)
@@ -109,10 +109,29 @@ def test_a_group_without_a_cycle_goes_nowhere() -> None:
 
 
 @pytest.mark.parametrize("phase", Phase)
-def test_dirty_is_sealed_and_open_is_not_finished(phase: Phase) -> None:
+def test_dirty_is_where_shadows_may_be_half_patched(phase: Phase) -> None:
     state = state_at(phase)
-    assert state.dirty is (phase is Phase.SEALED)
+    assert state.dirty is (phase in {Phase.SEALED, Phase.DROPPING})
+    assert state.direct_disks == []
     assert (state.open_cycle is None) is (phase in FINISHED)
+    assert (state.receiving is None) is (phase is not Phase.RECEIVING)
+    assert state.cycle is not None
+    direct = state.with_cycle(disks=state.cycle.with_direct([DISK_A]).disks)
+    assert direct.dirty is (phase in {Phase.SEALED, Phase.DROPPING, Phase.RECEIVING})
+    assert direct.direct_disks == ([DISK_A] if phase is Phase.RECEIVING else [])
+
+
+def test_disks_become_direct_one_by_one() -> None:
+    cycle = a_cycle(1, 7, {DISK_A: PLANNED, DISK_B: PLANNED})
+    assert cycle.with_direct([DISK_B]).direct_disks == [DISK_B]
+    assert cycle.with_direct(iter([DISK_A, DISK_B])).direct_disks == [DISK_A, DISK_B]
+    assert cycle.with_direct([DISK_B]).with_direct([DISK_A]).direct_disks == [DISK_A, DISK_B]
+    assert cycle.with_direct([]) == cycle
+
+
+def test_a_group_without_a_cycle_is_never_dirty() -> None:
+    assert (FRESH.dirty, FRESH.receiving, FRESH.direct_disks) == (False, None, [])
+    assert FRESH.with_cycle(abandoned=True) == FRESH
 
 
 def test_an_epoch_moves_with_an_open_cycle_only() -> None:

@@ -1,11 +1,14 @@
 """Verification finds exactly the blocks that differ: in data, in zeros, in holes, in the short last block."""
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dmcore.blocks import extents as ex
 from dmcore.blocks.grid import Grid
@@ -13,9 +16,9 @@ from dmcore.model.ids import point_id
 from dmcore.model.phase import Phase
 from dmcore.seal.derive import digest_key
 from dmcore.shadow import verify
-from dmcore.shadow.errors import PointNotVerifiable, StateUnreadable
+from dmcore.shadow.errors import StateUnreadable
 from dmcore.shadow.group import GroupShadow
-from dmcore.shadow.verify import Verifier
+from dmcore.shadow.verify import Sample, Verifier
 from dmcore.targets.base import Readable
 from dmcore.targets.volume import FolderImage
 from tests.shadow.faults import open_files
@@ -28,10 +31,7 @@ from tests.shadow.group_lab import (
     DiskContent,
     GroupLab,
     content,
-    coverage_of,
-    cycle_id,
     run_cycle,
-    send_disk,
 )
 
 SIZE = 40 * BLOCK + 512
@@ -128,24 +128,47 @@ class TestVerifier:
         assert committed.damaged(FolderImage(path)) == ex.from_pairs((b * BLOCK, GRID.length(b)) for b in data).tolist()
 
 
-def test_only_the_newest_point_can_be_verified(committed: Committed) -> None:
-    lab, shadow, disk = committed.lab, committed.shadow, committed.disk
-    older = committed.point
-    changed = disk.change(2)
-    cycle = lab.plan(shadow, 2, {DISK_A: disk})
-    shadow.begin(cycle)
-    send_disk(shadow, cycle, DISK_A, disk, changed)
-    for digest_map in shadow.maps_of(older).values():  # a cycle that is received has changed nothing yet
+@pytest.mark.usefixtures("windows")
+class TestSample:
+    @pytest.mark.parametrize("percent", [0.001, 2.5, 33.3, 100.0])
+    def test_a_sample_finds_damage_in_the_blocks_that_it_has(
+        self, committed: Committed, tmp_path: Path, percent: float
+    ) -> None:
+        sample = Sample(percent, b"job")
+        chosen = np.concatenate(list(sample.of(GRID, b"disk")))
+        offsets = [5 * BLOCK, 6 * BLOCK, 30 * BLOCK, SIZE - 1]
+        damaged = {offset // BLOCK for offset in offsets} & set(chosen.tolist())
+        digest_map = committed.shadow.maps_of(committed.point)[DISK_A]
+        image = spoiled(committed, tmp_path, offsets)
+        checked: list[int] = []
+        found = Verifier(image, digest_map, KEY).run(checked.append, sample.of(GRID, b"disk"))
+        assert sum(checked) == sum(GRID.length(int(block)) for block in chosen)
+        assert {offset // BLOCK for offset, _ in ex.split(found, BLOCK).tolist()} == damaged
+        image.close()
         digest_map.close()
-    shadow.commit(cycle.id, cycle.epoch, {DISK_A: coverage_of(disk, changed)})
-    with pytest.raises(PointNotVerifiable, match=str(older.id)):
-        shadow.maps_of(older)
-    while shadow.advance(lambda _: None) is not None:
-        pass
-    with pytest.raises(PointNotVerifiable):
-        shadow.maps_of(older)
-    committed.point = shadow.catalogue.get(point_id(cycle_id(2), GROUP))
-    assert committed.damaged(committed.image()) == []
+
+
+@given(st.floats(0.0001, 100), st.integers(1, 400_000), st.binary(min_size=1, max_size=8))
+def test_a_sample_is_so_large_all_over_the_disk_and_always_the_same(percent: float, blocks: int, seed: bytes) -> None:
+    grid, sample = Grid(blocks * BLOCK, BLOCK), Sample(percent, seed)
+    chosen = np.concatenate(list(sample.of(grid, b"disk")))
+    wanted = min(math.ceil(blocks * percent / 100), blocks)
+    assert len(chosen) == wanted
+    assert np.array_equal(np.unique(chosen), chosen)
+    assert 0 <= chosen[0] <= chosen[-1] < blocks
+    assert np.array_equal(np.concatenate(list(Sample(percent, seed).of(grid, b"disk"))), chosen)
+    gaps = np.diff(np.concatenate([[0], chosen, [blocks]]))
+    assert gaps.max() <= 2 * blocks / wanted + 2
+    assert sample.bytes_of(grid.disk_bytes) >= (wanted - 1) * BLOCK
+
+
+def test_another_job_or_disk_has_another_sample() -> None:
+    grid = Grid(100_000 * BLOCK, BLOCK)
+    chosen = [
+        np.concatenate(list(Sample(1.0, seed).of(grid, disk)))
+        for seed, disk in [(b"a", b"x"), (b"b", b"x"), (b"a", b"y")]
+    ]
+    assert all(len(np.intersect1d(chosen[0], other)) < 100 for other in chosen[1:])
 
 
 def test_a_map_that_is_missing_leaves_no_copy_open(lab_of_two: tuple[GroupShadow, Path]) -> None:

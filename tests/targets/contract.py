@@ -57,6 +57,17 @@ class TargetContract:
         volume.close()
         assert target.volumes() == ["v"]
 
+    def test_growing_adds_zeros_and_never_shortens(self, target: Target, patched: bytes) -> None:
+        target.grow("v", DISK_BYTES + BLOCK)
+        target.grow("v", DISK_BYTES)
+        volume = target.open("v")
+        assert read(volume) == patched + bytes(BLOCK)
+        volume.close()
+
+    def test_growing_needs_a_volume(self, target: Target) -> None:
+        with pytest.raises(VolumeMissing):
+            target.grow("v", DISK_BYTES)
+
     def test_patches_are_read_back_after_reopening(self, target: Target, patched: bytes) -> None:
         volume = target.open("v")
         assert read(volume) == patched

@@ -64,6 +64,10 @@ class FaultyTarget:
         self.plan.reach("open")
         return FaultyVolume(self._inner.open(volume), self.plan)
 
+    def grow(self, volume: str, disk_bytes: int) -> None:
+        self.plan.reach("grow")
+        self._inner.grow(volume, disk_bytes)
+
     def volumes(self) -> list[str]:
         self.plan.reach("volumes")
         return self._inner.volumes()

@@ -83,6 +83,10 @@ class MemoryTarget:
             raise VolumeMissing(path=PATH, volume=volume)
         return MemoryVolume(self.contents[volume])
 
+    def grow(self, volume: str, disk_bytes: int) -> None:
+        content = self.open(volume).content
+        content.extend(bytes(max(disk_bytes - len(content), 0)))
+
     def volumes(self) -> list[str]:
         return sorted(self.contents)
 

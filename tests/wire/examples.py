@@ -33,7 +33,7 @@ DISK_PLAN = m.DiskPlan(
     reason=Reason.TRACKED, base_image=IMAGE, next_token="t2", expected_bytes=MIB,
 )  # fmt: skip
 BEGIN_REQUEST = m.BeginRequest(
-    ticket="a.b.c", plan=PLAN, group=GROUP, cycle=CYCLE, epoch=7, target="vault",
+    ticket="a.b.c", plan=PLAN, group=GROUP, cycle=CYCLE, epoch=7, source="machines", target="vault",
     snapshot_name="dmcore-1", snapshot_identity="s-1", resumable=True,
     source_time=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), consistency=Consistency.CRASH, disks=(DISK_PLAN,),
 )  # fmt: skip
@@ -47,6 +47,7 @@ EXAMPLES: tuple[m.Message, ...] = (
         busy=True,
         epoch=6,
         cycle=m.OpenCycle(cycle=CYCLE, phase=Phase.RECEIVING, snapshot_identity="s-1", snapshot_name="dmcore-1"),
+        finished=m.FinishedCycle(cycle=CYCLE, phase=Phase.DROPPED),
         disks=(
             m.DiskState(
                 disk=DISK, image=IMAGE, token=None, disk_bytes=512, block_bytes=4096, unknown_blocks=1

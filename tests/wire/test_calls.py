@@ -11,8 +11,8 @@ from dmcore.blocks.grid import Grid
 from dmcore.errors import ExitCode, RefusedError
 from dmcore.model.ids import DiskId, PlanId
 from dmcore.seal.header import StreamHeader
+from dmcore.wire import disk_channel, serving, versions
 from dmcore.wire import messages as m
-from dmcore.wire import serving, versions
 from dmcore.wire.calls import ControlChannel
 from dmcore.wire.coding import ReceivedBatch, ReceivedMessage
 from dmcore.wire.connection import Connection
@@ -375,6 +375,32 @@ def test_waiting_for_credit_and_for_acks_ends(peers: Peers) -> None:
         channel.send_batch(BATCH, 0.05)
     with pytest.raises(PeerGone, match="sent no ack of batch 0 in time"):
         channel.wait_durable(0, 0.05)
+
+
+@pytest.mark.parametrize("last", [m.Grant(credit=1), m.Ack(batch=0, credit=0)], ids=["credit", "ack"])
+def test_a_connector_that_waits_for_room_is_waited_for(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch, last: m.Grant | m.Ack
+) -> None:
+    """Each of its words, a Grant of nothing too, begins the time anew."""
+    channel, _ = streaming(peers, credit=1)
+    channel.send_batch(BATCH, TIMEOUT_S)
+    said: list[m.Message] = [m.Grant(credit=0), m.Grant(credit=0), last]
+    now, given = 0.0, []
+
+    def hear(connection: Connection, deadline: float, what: str) -> ReceivedMessage:
+        nonlocal now
+        given.append(deadline - now)
+        now += 6
+        return ReceivedMessage(said.pop(0), memoryview(b""))
+
+    monkeypatch.setattr(disk_channel, "receive_before", hear)
+    monkeypatch.setattr(channel.connection, "clock", lambda: now)
+    monkeypatch.setattr(channel.connection, "send_batch", lambda data: None)
+    if isinstance(last, m.Ack):
+        channel.wait_durable(0, 7)
+    else:
+        channel.send_batch(BATCH, 7)
+    assert given == [7, 7, 7]
 
 
 def test_a_page_after_open_is_refused(peers: Peers) -> None:

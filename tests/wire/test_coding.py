@@ -109,7 +109,7 @@ def test_what_is_no_message_is_refused(text: str | bytes) -> None:
         (BEGIN_REQUEST, {"disks": []}),
         (BEGIN_REQUEST, {"consistency": "perfect"}),
         (BY_TYPE["digests-request"], {"blocks": 65537}),
-        (BY_TYPE["grant"], {"credit": 0}),
+        (BY_TYPE["grant"], {"credit": -1}),
         (BY_TYPE["error"], {"code": "Not A Code"}),
     ],
 )

@@ -1,14 +1,16 @@
-"""Connections that another thread can cut while somebody waits on them."""
+"""Connections that another thread can cut while somebody waits on them, and that end by themselves in time."""
 
 import socket
 import ssl
 import threading
+import time
 from contextlib import suppress
-from typing import ClassVar
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import NewConnectionError
+from urllib3.response import HTTPResponse
 
 
 class Lines:
@@ -34,8 +36,24 @@ class Lines:
                 _cut(line)
 
 
+class TimedSocket(ssl.SSLSocket):
+    """All reads together end at a deadline. A timeout alone is renewed by every byte that a server drips."""
+
+    deadline: float | None = None
+    """By the monotonic clock."""
+
+    def recv_into(self, *arguments: Any, **named: Any) -> int:
+        """As ever, until the deadline. Raises TimeoutError."""
+        if self.deadline is not None:
+            left_s = self.deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("the answer does not end")
+            self.settimeout(left_s)
+        return super().recv_into(*arguments, **named)
+
+
 class Cuttable(HTTPSConnection):
-    """Tells its transport of its socket."""
+    """Tells its transport of its socket. The whole answer, its head too, has the time that a read may take."""
 
     lines: ClassVar[Lines]
 
@@ -48,6 +66,12 @@ class Cuttable(HTTPSConnection):
         except OSError as problem:
             raise NewConnectionError(self, str(problem)) from problem
         self.lines.add(self.sock)
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override] # as urllib3 has it
+        """As ever; from now on the time of this answer runs."""
+        if isinstance(self.sock, TimedSocket):
+            self.sock.deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        return super().getresponse()
 
     @classmethod
     def on(cls, lines: Lines) -> type["Cuttable"]:

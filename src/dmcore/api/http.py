@@ -1,7 +1,6 @@
 """HTTPS to the control plane: a known certificate, a time limit on everything, no redirects, no answer without end."""
 
 import ssl
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from urllib3.util import Timeout
 
 from dmcore.api.base import API_VERSION, VERSION_HEADER
 from dmcore.api.client_errors import ControlAnswerBroken, ControlUnreachable, ControlUntrusted, PinDiffers
-from dmcore.api.cutting import Cuttable, Lines
+from dmcore.api.cutting import Cuttable, Lines, TimedSocket
 from dmcore.api.server_trust import CONNECT_TIMEOUT_S, ServerTrust, fetch_certificate, fingerprint_of, require_address
 from dmcore.errors import DmcoreError, TrustError
 
@@ -126,10 +125,9 @@ class Transport:
         self._urls = sorted(self._urls, key=lambda each: (each == url) != works)
 
     def _exchange(self, url: str, request: _Request) -> Answer:
-        deadline = time.monotonic() + request.timeout_s
         response = self._ask(url, request)
         try:
-            body = self._read(url, response, deadline)
+            body = self._read(url, response)
         except HTTPError as problem:
             raise ControlUnreachable(url=url, problem=self._said(problem)) from problem
         finally:
@@ -164,6 +162,7 @@ class Transport:
             context = self._trust.context(url, self._connect_timeout_s)
         except (ControlUnreachable, PinDiffers) as problem:
             raise _NotSent(problem) from problem
+        context.sslsocket_class = TimedSocket
         named: dict[str, Any] = {"assert_hostname": False} if self._trust.pinned else {}
         pool = urllib3.HTTPSConnectionPool(host, port, maxsize=POOLED, ssl_context=context, **named)
         pool.ConnectionCls = Cuttable.on(self._lines)
@@ -177,7 +176,7 @@ class Transport:
                 return PinDiffers(url=url, found=found, pinned=self._trust.fingerprint)
         return ControlUntrusted(url=url, problem=problem.verify_message or str(problem))
 
-    def _read(self, url: str, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+    def _read(self, url: str, response: urllib3.BaseHTTPResponse) -> bytes:
         if 300 <= response.status < 400:
             raise ControlAnswerBroken(url=url, problem=f"HTTP status {response.status}, and redirects are not followed")
         if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -187,8 +186,6 @@ class Transport:
             body += part
             if len(body) > self._max_answer_bytes:
                 raise ControlAnswerBroken(url=url, problem=f"more than {self._max_answer_bytes} bytes")
-            if time.monotonic() > deadline:
-                raise ControlUnreachable(url=url, problem="the answer does not end")
         return bytes(body)
 
     def _said(self, problem: HTTPError) -> str:

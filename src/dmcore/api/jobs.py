@@ -17,6 +17,9 @@ MAX_DISKS = 1024
 MAX_EXPIRING = 256
 
 
+Percent = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+
+
 class Codec(StrEnum):
     """How a plan wants its disks compressed."""
 
@@ -42,6 +45,8 @@ class Job(Message):
     """None: the appliance's own default."""
     resync: Rung | None = None
     """An operator's wish for a costlier rung than the disks need; None: the cheapest that is safe."""
+    against_source: bool = False
+    """Compare every disk, and ask the source what has changed, too: what differs elsewhere, its tracking has missed."""
     successor: Count = 0
     """Cycles since the ticket's own that this node began by itself, while there was no control plane."""
 
@@ -56,6 +61,8 @@ class ConnectorJob(Message):
     to: Alias | None = None
     """Of a recovery."""
     preserved: bool | None = None
+    sample_percent: Percent | None = None
+    """Of a verification: of the point's blocks, chosen at random by the job's id. None: all."""
 
 
 class DiskTotals(Message):
@@ -71,6 +78,8 @@ class DiskTotals(Message):
     sealed_bytes: Count = 0
     wire_bytes: Count = 0
     resumed_bytes: Count = 0
+    untracked_bytes: Count | None = None
+    """Of a cycle against the source: what differed where its tracking told of no change. None: nobody asked that."""
 
 
 class Progress(Message):
@@ -109,6 +118,8 @@ class PointOutcome(Message):
 
     point: PointId
     verdict: PointVerdict
+    kept_until: Moment | None = None
+    """Of a point that is kept: it is too young to go before this. None: what keeps it has no end that is known."""
 
 
 class Outcome(Message):
@@ -147,18 +158,25 @@ class JobView(Message):
     started_at: Moment | None
     ended_at: Moment | None
     cancelling: bool
+    against_source: bool = False
+    """A cycle that verifies: it compares whole disks, and what their sources' tracking says."""
+    sample_percent: Percent | None = None
+    """Of a verification that reads a sample only."""
     progress: Progress
     rate_bytes_s: Duration | None
     eta_s: Duration | None
     problem: Problem | None
     point: PointId | None
+    """The one that a cycle made, or that a connector's job is about, if it is about one."""
+    to: Alias | None = None
+    """Where a recovery goes to: the connector's own name for it."""
     source_time: Moment | None
     seconds: dict[Stage, Duration]
     points: tuple[PointOutcome, ...]
 
 
 class JobsReply(Message):
-    """Jobs, newest first; `more` if there are older ones."""
+    """Jobs, newest first, without their disks' totals; `more` if there are older ones."""
 
     jobs: tuple[JobView, ...]
     more: bool

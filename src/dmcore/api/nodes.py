@@ -3,10 +3,10 @@
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import FailFast, Field, StringConstraints
 
 from dmcore.api.base import Count, Duration, Message, Moment
-from dmcore.api.jobs import ConnectorJob, Job, Outcome, Progress
+from dmcore.api.jobs import MAX_MACHINES, ConnectorJob, Job, Outcome, Progress
 from dmcore.api.labels import Alias, Epoch, Label, NodeIdText, Site
 from dmcore.api.limits import Limit
 from dmcore.api.plans import Rpo
@@ -17,6 +17,8 @@ MAX_ALIASES = 256
 MAX_BUSY = 256
 MAX_OFFLINE = 100
 MAX_WAIT_S = 30
+MAX_GROUPS = 10_000
+"""Of one appliance."""
 
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.+-]{1,32}$")]
 Aliases = Annotated[tuple[Alias, ...], Field(max_length=MAX_ALIASES)]
@@ -75,7 +77,7 @@ class AssignedGroup(Message):
 
     plan: PlanId
     group: GroupId
-    machines: tuple[Label, ...]
+    machines: Annotated[tuple[Label, ...], Field(max_length=MAX_MACHINES)]
     rpo_s: Rpo
     paused: bool
     limit: Limit
@@ -87,7 +89,8 @@ class AssignedPlans(Message):
     version: Count
     site_limit: Limit
     """This node's share of it."""
-    groups: tuple[AssignedGroup, ...]
+    groups: Annotated[tuple[AssignedGroup, ...], Field(max_length=MAX_GROUPS), FailFast()]
+    """Refused at the first that is wrong: a list of all faults takes a hundred times the memory of the answer."""
 
 
 class HeartbeatRequest(Message):
@@ -152,6 +155,7 @@ class NodeView(Message):
 
 
 class NodesReply(Message):
-    """All nodes."""
+    """Nodes, by site and role; `more` if there are others behind the last one."""
 
     nodes: tuple[NodeView, ...]
+    more: bool = False

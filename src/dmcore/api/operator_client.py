@@ -33,7 +33,7 @@ from dmcore.api.plans import (
     SiteView,
     Status,
 )
-from dmcore.api.points import PointsReply, PointView, PreserveRequest, RecoverRequest
+from dmcore.api.points import PointShown, PointsReply, PreserveRequest, RecoverRequest, VerifyRequest
 from dmcore.model.ids import GroupId, PlanId, PointId
 from dmcore.model.jobs import JobKind, JobState
 
@@ -57,8 +57,13 @@ class OperatorClient:
         return self._get("/v1/health", Health)
 
     def status(self) -> Status:
-        """One screen."""
-        return self._get("/v1/status", Status)
+        """One screen: all plans and nodes, page by page."""
+        found = page = self._get("/v1/status", Status)
+        while (page.plans and page.more_plans) or (page.nodes and page.more_nodes):
+            plan, node = found.plans[-1].id if found.plans else None, found.nodes[-1].node if found.nodes else None
+            page = self._get("/v1/status", Status, plans_after=plan, nodes_after=node)
+            found = page.model_copy(update={"plans": found.plans + page.plans, "nodes": found.nodes + page.nodes})
+        return found
 
     def sites(self) -> SitesReply:
         """All."""
@@ -77,16 +82,24 @@ class OperatorClient:
         return self._ask("POST", "/v1/joins", NewJoin, spec)
 
     def nodes(self) -> NodesReply:
-        """All, the revoked ones included."""
-        return self._get("/v1/nodes", NodesReply)
+        """All, the revoked ones included, page by page."""
+        found = page = self._get("/v1/nodes", NodesReply)
+        while page.nodes and page.more:
+            page = self._get("/v1/nodes", NodesReply, after=page.nodes[-1].node)
+            found = page.model_copy(update={"nodes": found.nodes + page.nodes})
+        return found
 
     def revoke_node(self, node: str) -> None:
         """Nothing it signs is accepted any more. Admin."""
         self._do("DELETE", f"/v1/nodes/{_part(node)}")
 
     def tokens(self) -> TokensReply:
-        """All. Admin."""
-        return self._get("/v1/tokens", TokensReply)
+        """All, page by page. Admin."""
+        found = page = self._get("/v1/tokens", TokensReply)
+        while page.tokens and page.more:
+            page = self._get("/v1/tokens", TokensReply, after=page.tokens[-1].id)
+            found = page.model_copy(update={"tokens": found.tokens + page.tokens})
+        return found
 
     def create_token(self, spec: TokenSpec) -> NewToken:
         """The one answer that has its secret. Admin."""
@@ -97,8 +110,12 @@ class OperatorClient:
         self._do("DELETE", f"/v1/tokens/{token}")
 
     def plans(self) -> PlansReply:
-        """All."""
-        return self._get("/v1/plans", PlansReply)
+        """All, page by page."""
+        found = page = self._get("/v1/plans", PlansReply)
+        while page.plans and page.more:
+            page = self._get("/v1/plans", PlansReply, after=page.plans[-1].id)
+            found = page.model_copy(update={"plans": found.plans + page.plans})
+        return found
 
     def plan(self, plan: PlanId) -> PlanView:
         """One."""
@@ -150,13 +167,14 @@ class OperatorClient:
         """Points, newest first; `before` is the last one of the page before."""
         return self._get("/v1/points", PointsReply, plan=plan, group=group, limit=limit, before=before)
 
-    def point(self, point: PointId) -> PointView:
-        """One."""
-        return self._get(f"/v1/points/{point}", PointView)
+    def point(self, point: PointId) -> PointShown:
+        """One, with the newest jobs about it."""
+        return self._get(f"/v1/points/{point}", PointShown)
 
-    def verify_point(self, point: PointId) -> JobView:
-        """A job for its connector: read it whole. Operator."""
-        return self._ask("POST", f"/v1/points/{point}/verify", JobView)
+    def verify_point(self, point: PointId, *, sample_percent: float | None = None) -> JobView:
+        """A job for its connector: read it whole, or a sample of it. Operator."""
+        asked = None if sample_percent is None else VerifyRequest(sample_percent=sample_percent)
+        return self._ask("POST", f"/v1/points/{point}/verify", JobView, asked)
 
     def recover_point(self, point: PointId, to: str) -> JobView:
         """A job for its connector: write it to one of its recovery aliases. Operator."""

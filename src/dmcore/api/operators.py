@@ -118,6 +118,10 @@ class EventKind(StrEnum):
     EPOCH_BEHIND = "epoch.behind"
     """A connector knows a higher epoch than the database: it was restored from an older copy."""
     POINT_DAMAGED = "point.damaged"
+    TRACKING_LIED = "tracking.lied"
+    """A verification found bytes that had changed where the source's tracking told of no change: how many."""
+    GROUP_PASSED_BY = "group.passed-by"
+    """The scheduler could not deal with this group, or job: its log says why. The others went on."""
 
 
 class Event(Message):
@@ -131,13 +135,14 @@ class Event(Message):
     node: NodeIdText | None
     job: UUID | None
     value: Count
-    """Seconds of lag, of skew, of a stall: what the kind speaks of."""
+    """Seconds of lag, of skew, of a stall, bytes: what the kind speaks of."""
 
 
 class TokensReply(Message):
-    """All tokens."""
+    """Tokens, oldest first; `more` if there are others behind the last one."""
 
     tokens: tuple[TokenView, ...]
+    more: bool = False
 
 
 class AuditReply(Message):

@@ -68,6 +68,16 @@ class SiteView(SiteSpec):
     connectors: Count
 
 
+class Verify(Message):
+    """How much of its groups' newest points a plan has verified, as samples of random blocks."""
+
+    percent_per_day: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.0
+    """0: nothing by itself."""
+
+
+NO_VERIFY = Verify()
+
+
 class PlanSpec(Message):
     """What to protect, where to, how often. Site and connector may be left out where the alias names only one."""
 
@@ -82,6 +92,7 @@ class PlanSpec(Message):
     group_mode: GroupMode = GroupMode.MACHINE
     retain: Retain = DEFAULT_TIERS
     limit: Limit = NO_LIMIT
+    verify: Verify = NO_VERIFY
 
     @model_validator(mode="after")
     def _no_machine_twice(self) -> Self:
@@ -99,6 +110,7 @@ class PlanEdit(Message):
     codec: Codec | None = None
     retain: Retain | None = None
     limit: Limit | None = None
+    verify: Verify | None = None
 
 
 class GroupView(Message):
@@ -171,7 +183,11 @@ class Status(Message):
 
     now: Moment
     plans: tuple[PlanStatus, ...]
+    """By name."""
+    more_plans: bool = False
     nodes: tuple[NodeStatus, ...]
+    """By site."""
+    more_nodes: bool = False
     queued: Count
     running: Count
 
@@ -183,9 +199,10 @@ class SitesReply(Message):
 
 
 class PlansReply(Message):
-    """All plans."""
+    """Plans, by name; `more` if there are others behind the last one."""
 
     plans: tuple[PlanView, ...]
+    more: bool = False
 
 
 class RunRequest(Message):
@@ -194,3 +211,5 @@ class RunRequest(Message):
     groups: Annotated[tuple[GroupId, ...], Field(max_length=MAX_MACHINES)] = ()
     resync: Literal[Rung.COMPARE] | None = None
     """Compare whole disks, whatever is tracked."""
+    against_source: bool = False
+    """Compare whole disks, and tell what their sources' tracking has missed."""

@@ -1,13 +1,16 @@
 """Recovery points as the control plane knows them: facts that a connector states. No snapshot names, no disk sizes."""
 
 from typing import Annotated
+from uuid import UUID
 
 from pydantic import Field
 
-from dmcore.api.base import Count, Message, Moment
-from dmcore.api.labels import NodeIdText
+from dmcore.api.base import Count, ErrorCode, Message, Moment
+from dmcore.api.jobs import Percent, PointVerdict
+from dmcore.api.labels import Alias, NodeIdText
 from dmcore.model.enums import Consistency, Rung
 from dmcore.model.ids import CycleId, GroupId, PlanId, PointId
+from dmcore.model.jobs import JobKind, JobState
 from dmcore.model.points import PointState
 
 MAX_POINTS = 500
@@ -43,6 +46,34 @@ class PointView(PointFact):
     """A point as operators see it."""
 
     connector: NodeIdText
+
+
+class PointJob(Message):
+    """A job about one point, or the cycle that made it."""
+
+    job: UUID
+    kind: JobKind
+    state: JobState
+    to: Alias | None
+    """Where a recovery goes, or went, to."""
+    due_at: Moment
+    ended_at: Moment | None
+    verdict: PointVerdict | None
+    """What its connector says became of the point."""
+    problem: ErrorCode | None
+
+
+class PointShown(PointView):
+    """One point, with the newest jobs about it."""
+
+    jobs: tuple[PointJob, ...] = ()
+
+
+class VerifyRequest(Message):
+    """How much of a point is read."""
+
+    sample_percent: Percent | None = None
+    """None: all of it."""
 
 
 class RecoverRequest(Message):

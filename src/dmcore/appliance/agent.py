@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from dmcore.api.jobs import Job
 from dmcore.appliance.cycle import Cycle
 from dmcore.appliance.errors import JobUnreadable
+from dmcore.appliance.leftovers import Sweep, ask_all
 from dmcore.appliance.link import Link
 from dmcore.appliance.metrics import ApplianceMetrics
 from dmcore.appliance.pacing import Pacing
-from dmcore.appliance.pairing import load_pairing
+from dmcore.appliance.pairing import load_pairing, load_pairings
 from dmcore.appliance.progress import CycleProgress, CycleReport
 from dmcore.appliance.pump import Pools
 from dmcore.appliance.queue import PAGE_BYTES, BufferPool
@@ -27,7 +28,7 @@ from dmcore.host.lock import StateLock
 from dmcore.keys.local import LocalKek
 from dmcore.native.sealing import worst_case_bytes
 from dmcore.node.aliases import source_place
-from dmcore.node.identity import load_identity
+from dmcore.node.identity import Identity, load_identity
 from dmcore.node.settings import ApplianceSettings
 from dmcore.sources.base import Source
 from dmcore.sources.registry import open_source
@@ -74,6 +75,10 @@ class Appliance:
             started(cycle)
             return cycle.run()
 
+    def sweep(self) -> Sweep:
+        """Looks for source snapshots that were left."""
+        return make_sweep(self.settings, self.identity)
+
     def close(self) -> None:
         """Release the state directory. Idempotent."""
         self._undo.close()
@@ -102,6 +107,18 @@ def open_alias(settings: ApplianceSettings, alias: str) -> Source:
     """
     place = source_place(settings, alias)
     return open_source(place.kind, place.path)
+
+
+def make_sweep(settings: ApplianceSettings, identity: Identity) -> Sweep:
+    """Looks for source snapshots that were left, in all sources; every connector that is paired now has its say."""
+
+    def links() -> dict[str, Link]:
+        return {each.connector: Link.of(each, identity) for each in load_pairings(settings.state_dir)}
+
+    def opened(alias: str) -> Source:
+        return open_alias(settings, alias)
+
+    return Sweep(settings.sources, opened, ask_all(links), settings.limits.snapshot_max_age_s)
 
 
 def load_job(path: Path) -> Job:

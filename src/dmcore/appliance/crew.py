@@ -19,6 +19,8 @@ class Crew:
     def __init__(self, size: int, done: Callable[[Duty, Outcome], None]) -> None:
         """`done` is called in the attempt's thread when it is over, while its group still counts as busy."""
         self._size, self._done = size, done
+        self.freed: Callable[[], None] = lambda: None
+        """Called there after that, when there is room for another one."""
         self._lock = threading.Lock()
         self._running: dict[Duty, Future[None]] = {}
         self._stopping = False
@@ -74,3 +76,4 @@ class Crew:
         finally:
             with self._lock:
                 del self._running[duty]
+            self.freed()

@@ -84,9 +84,8 @@ class Cycle:
             snapshot = self._snapshots.open(machines)
         try:
             with closing(snapshot):
-                self._look_at(state, snapshot)
-                work = plan_disks(self._job, snapshot, state, self._tools.block_bytes)
-                point = self._run_attempts(snapshot, work)
+                states = chain([state], iter(self._ask_state, None))
+                work, point = self._retrying(is_busy, lambda: self._carry(snapshot, next(states)))
         except BaseException as error:
             self._give_up(error)
             raise
@@ -115,6 +114,15 @@ class Cycle:
 
     def _holds_this(self, state: StateReply) -> bool:
         return state.cycle is not None and state.cycle.cycle == self._job.cycle
+
+    def _carry(self, snapshot: SourceSnapshot, state: StateReply) -> tuple[list[DiskWork], PointId]:
+        """Plan by what the connector holds, and run that. Anew when it was busy: what it holds is another then.
+
+        It is when this cycle takes another's place that was written to shadows already (docs/staging-log.md).
+        """
+        self._look_at(state, snapshot)
+        work = plan_disks(self._job, snapshot, state, self._tools.block_bytes)
+        return work, self._run_attempts(snapshot, work)
 
     def _look_at(self, state: StateReply, snapshot: SourceSnapshot) -> None:
         self._began_before = self._holds_this(state)
@@ -169,7 +177,6 @@ class Cycle:
             raise
         self._log.info("cycle begun", answer=answer.answer, phase=answer.phase)
         if answer.answer is BeginAnswer.BUSY:
-            self._snapshot_is_useless = True
             raise ConnectorBusy(group=str(self._job.group))
         self.progress.begun = True
         return answer
@@ -204,7 +211,8 @@ class Cycle:
     def _give_up(self, error: BaseException) -> None:
         """Keep the snapshot only where a later attempt of the same cycle can go on with it."""
         self._log.error("attempt failed", code=getattr(error, "code", type(error).__name__), problem=str(error))
-        if self._snapshot_is_useless:
+        began = self._began_before or self._snapshot_is_the_cycles
+        if self._snapshot_is_useless or (is_busy(error) and not began):
             self._snapshots.remove_own()
 
     def _report(self, snapshot: SourceSnapshot, point: PointId) -> CycleReport:
@@ -220,6 +228,11 @@ def is_lost_connection(error: Exception) -> bool:
     return isinstance(error, ConnectionFailed) and not error.permanent
 
 
+def is_busy(error: BaseException) -> bool:
+    """Whether another cycle is almost finished: its point is answered before its staging is removed."""
+    return isinstance(error, ConnectorBusy)
+
+
 def may_pass(error: Exception) -> bool:
-    """The same, or another cycle that is almost finished: its point is answered before its staging is removed."""
-    return isinstance(error, ConnectorBusy) or is_lost_connection(error)
+    """Whether asking again can help."""
+    return is_busy(error) or is_lost_connection(error)

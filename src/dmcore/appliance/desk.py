@@ -8,7 +8,7 @@ import structlog
 
 from dmcore.api.client_errors import ControlDenied
 from dmcore.api.jobs import ConnectorJob, Job, JobResult, Outcome
-from dmcore.api.nodes import AssignedGroup, AssignedPlans, OfflineCycle
+from dmcore.api.nodes import MAX_OFFLINE, AssignedGroup, AssignedPlans, OfflineCycle
 from dmcore.appliance import offline, reporting
 from dmcore.appliance.agent import Appliance
 from dmcore.appliance.crew import Crew
@@ -18,11 +18,13 @@ from dmcore.appliance.offline_state import OfflineState
 from dmcore.errors import DmcoreError
 from dmcore.host.clock import Clock
 from dmcore.node.control_client import NodeClient
-from dmcore.node.lease import LeaseKeeper
+from dmcore.node.lease import LeaseKeeper, bounded
 from dmcore.node.offer import Offer
 
 HEARTBEAT_S = 15.0
 """Until a control plane has said otherwise."""
+UNKNOWN = "node.unknown"
+"""The control plane's word for a node that is not, or no more, enrolled there. Other refusals are outages."""
 GRACE_HEARTBEATS = 2
 """For so many heartbeats a control plane may be gone, and a cycle late, before this node acts by itself."""
 
@@ -40,7 +42,7 @@ class JobDesk:
         clock: Clock,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Takes nothing before `crew` is set. `freed` is told when an attempt has ended."""
+        """Takes jobs at once. `on_end` is told when this process must stop."""
         self._node, self._keeper, self._state, self._clock, self._monotonic = node, keeper, state, clock, monotonic
         self._turn = threading.Lock()
         """Whoever begins an attempt has it: so a group is never begun twice at once."""
@@ -49,7 +51,6 @@ class JobDesk:
         now, tick = clock(), monotonic()
         self._started = {each.job.group: tick - offline.since_start_s(each, now) for each in state.records()}
         self.crew = Crew(node.settings.limits.parallel_cycles, self.finished)
-        self.freed: Callable[[], None] = lambda: None
         self.on_end: Callable[[Exception], None] = lambda _: None
         if state.plans is not None:
             self._set_limits(state.plans)
@@ -62,11 +63,11 @@ class JobDesk:
 
     def start(self, job: Job | ConnectorJob, heartbeat_s: float) -> None:
         """Take a job; twice the same is one. What else the group has running here gives way to it."""
-        if not isinstance(job, Job):
+        if not isinstance(job, Job) or job.successor:  # successors are this node's own business
             log.error("a job that is not an appliance's", job=str(job.job))
             return
         with self._turn:
-            self._heartbeat_s = heartbeat_s
+            self._heartbeat_s = bounded(heartbeat_s)
             earlier = self.crew.of_group(job.group)
             if any((each.job.job, each.job.epoch) == (job.job, job.epoch) for each in earlier):
                 return
@@ -85,13 +86,13 @@ class JobDesk:
         """Report what was run without the control plane. A cycle that is just being tried again is not over."""
         busy = self.crew.busy()
         reports = [each for each in self._state.reports() if each.group not in busy]
-        if not reports:
-            return
-        client.offline(reports)
-        log.info("cycles run without the control plane are reported", count=len(reports))
-        for report in reports:
-            self._close(report)
-        self._state.forget_reports(reports)
+        for first in range(0, len(reports), MAX_OFFLINE):
+            told = reports[first : first + MAX_OFFLINE]
+            client.offline(told)
+            log.info("cycles run without the control plane are reported", count=len(told))
+            for report in told:
+                self._close(report)
+            self._state.forget_reports(told)
 
     def plans(self, assigned: AssignedPlans) -> None:
         """These groups it may run by itself, and these limits hold."""
@@ -105,7 +106,7 @@ class JobDesk:
 
     def unreachable(self, error: DmcoreError) -> None:
         """It does not answer: this node goes on by itself. Not once it was told that it is not known there any more."""
-        if isinstance(error, ControlDenied):
+        if isinstance(error, ControlDenied) and error.reason == UNKNOWN:
             self._state.keep_denied(True)
         if self._away_since is None:
             self._away_since = self._monotonic()
@@ -128,21 +129,22 @@ class JobDesk:
         if plans is None or not self.is_alone:
             return
         known = [(record, group) for group in plans.groups if (record := self._state.record(group.group))]
-        for record, group in sorted(known, key=lambda pair: offline.next_start(pair[0], pair[1].rpo_s)):
+        for _, group in sorted(known, key=lambda pair: offline.next_start(pair[0], pair[1].rpo_s)):
             with self._turn:
-                if self.is_alone and self.crew.slots and not self.crew.of_group(group.group):
+                record = self._state.record(group.group)  # an attempt may have ended since
+                if record and self.is_alone and self.crew.slots and not self.crew.of_group(group.group):
                     self._begin_if_due(record, group)
 
     def finished(self, duty: Duty, outcome: Outcome) -> None:
         """An attempt is over: remember it, then say so. Called in its thread."""
         self._node.metrics.ended(duty.live, outcome.result)
         self._keep_to_tell(duty, outcome)
-        record = self._state.record(duty.job.group)
-        if record is not None and (record.job.epoch, record.cycle) == (duty.job.epoch, duty.job.cycle):
-            now = self._clock()
-            after = offline.ended(record, now, outcome, duty.seconds, begun=duty.live.begun)
-            self._state.keep_record(after)
-        self.freed()
+        with self._turn:  # a lease that is taken meanwhile must not be forgotten for what is known of the one before
+            record = self._state.record(duty.job.group)
+            if record is not None and (record.job.epoch, record.cycle) == (duty.job.epoch, duty.job.cycle):
+                now = self._clock()
+                after = offline.ended(record, now, outcome, duty.seconds, begun=duty.live.begun)
+                self._state.keep_record(after)
 
     def _begin_if_due(self, record: GroupRecord, group: AssignedGroup) -> None:
         now = self._clock()
@@ -191,8 +193,7 @@ class JobDesk:
 
     def _set_limits(self, assigned: AssignedPlans) -> None:
         self._node.pacing.set_site_limit(assigned.site_limit)
-        for group in assigned.groups:
-            self._node.pacing.set_plan_limit(group.plan, group.limit)
+        self._node.pacing.set_plan_limits({group.plan: group.limit for group in assigned.groups})
 
     @property
     def _grace_s(self) -> float:

@@ -46,17 +46,27 @@ class Alone:
 class Duty:
     """Used once. `run` is the duty's own thread's; everything else is any thread's, and never blocks."""
 
-    def __init__(self, job: Job, run_cycle: RunCycle, pacing: Pacing, alone: Alone | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        run_cycle: RunCycle,
+        pacing: Pacing,
+        alone: Alone | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`alone`: it is begun without a control plane. Else it is leased."""
         self.job, self.alone = job, alone
         self.live = CycleProgress()
         self.correlation = uuid4().hex
         self.seconds = 0.0
         """How long `run` took."""
-        self._run_cycle, self._pacing = run_cycle, pacing
+        self._run_cycle, self._pacing, self._monotonic = run_cycle, pacing, monotonic
         self._lock = threading.Lock()
         self._cycle: Cycle | None = None
         self._end: End | None = None
+        self._over = False
+        self._pace = pacing.for_job(job.job, job.plan)
+        """Kept for the plan's bucket: what is set before the cycle asks for it holds."""
 
     @property
     def ended_by(self) -> End | None:
@@ -76,10 +86,8 @@ class Duty:
         self._pacing.set_site_limit(reply.site_limit)
         if reply.cancel:
             self.stop(End.DIRECTED)
-        elif reply.pause:
-            self._pacing.pause(self.job.job)
         else:
-            self._pacing.resume(self.job.job)
+            self._set_paused(reply.pause)
 
     def lost(self) -> None:
         """Somebody else may have the job: what it comes to here interests nobody."""
@@ -93,29 +101,40 @@ class Duty:
         if cycle is not None:
             cycle.cancel(end)
 
+    def _set_paused(self, paused: bool) -> None:
+        with self._lock:
+            if self._over:  # an answer that comes late would leave a switch that nobody needs
+                return
+            if paused:
+                self._pacing.pause(self.job.job)
+            else:
+                self._pacing.resume(self.job.job)
+
     # Its own thread
 
     def run(self) -> Outcome:
         """The whole cycle. Never raises: what went wrong is in the outcome, as a code, and in the log."""
-        job, began = self.job, time.monotonic()
+        job, began = self.job, self._monotonic()
         ids = {"plan": str(job.plan), "group": str(job.group), "cycle": str(job.cycle), "job": str(job.job)}
         try:
             with bound_contextvars(**ids, epoch=job.epoch, correlation=self.correlation):
                 outcome = self._run()
-                self.seconds = time.monotonic() - began
+                self.seconds = self._monotonic() - began
                 log.info("attempt ended", result=outcome.result, seconds=round(self.seconds, 3))
                 return outcome
         finally:
-            self._pacing.forget(job.job)
+            with self._lock:
+                self._over = True
+                self._pacing.forget(job.job)
 
     def _run(self) -> Outcome:
         if self.ended_by is not None:
             return reporting.cancelled(self.job, self.live)
         try:
             report = self._run_cycle(self.job, self.live, self._started)
+            return reporting.completed(self.job, self.live, report)
         except Exception as error:  # noqa: BLE001 - whatever it is, the control plane is told by a code
             return self._failed(error)
-        return reporting.completed(self.job, self.live, report)
 
     def _started(self, cycle: Cycle) -> None:
         with self._lock:

@@ -9,7 +9,7 @@ from dmcore.appliance.pairing import Pairing
 from dmcore.host.errors import FileBroken
 from dmcore.node.identity import Identity
 from dmcore.wire.calls import Channel, ControlChannel
-from dmcore.wire.connection import Connection
+from dmcore.wire.connection import Connection, Dial, dial
 from dmcore.wire.disk_channel import DiskChannel
 from dmcore.wire.tls import client_context, connector_name
 
@@ -24,9 +24,10 @@ class Link:
 
     pairing: Pairing
     context: ssl.SSLContext
+    dial: Dial = dial
 
     @classmethod
-    def of(cls, pairing: Pairing, identity: Identity) -> "Link":
+    def of(cls, pairing: Pairing, identity: Identity, dial: Dial = dial) -> "Link":
         """The link to a paired connector.
 
         Raises:
@@ -37,7 +38,7 @@ class Link:
         except OSError as error:  # an SSLError is one
             problem = f"{error.strerror or error}; pair again with `dmctl appliance pair`"
             raise FileBroken(path=str(pairing.certificate_path.parent), problem=problem) from error
-        return cls(pairing, context)
+        return cls(pairing, context, dial)
 
     def control(self) -> ControlChannel:
         """An attempt's control connection, greeted.
@@ -53,7 +54,7 @@ class Link:
 
     def _greeted(self, kind: type[AnyChannel]) -> AnyChannel:
         address = self.pairing.address
-        connection = Connection.connect(address.host, address.port, self.context, CONNECT_TIMEOUT_S)
+        connection = Connection.connect(address.host, address.port, self.context, CONNECT_TIMEOUT_S, dial=self.dial)
         with ExitStack() as undo:
             undo.callback(connection.close)
             connector_name(connection.ssl_object, self.pairing.connector)

@@ -19,6 +19,7 @@ KINDS: dict[str, Callable[[DiskStats], int]] = {
     "sealed": lambda disk: disk.sealed_bytes,
     "wire": lambda disk: disk.moved_bytes,
     "resumed": lambda disk: disk.resumed_bytes,
+    "untracked": lambda disk: disk.untracked_bytes or 0,
 }
 LONG_S = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 

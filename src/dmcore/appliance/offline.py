@@ -18,8 +18,6 @@ DURATIONS = 20
 """How many of the last cycles say how long the next one will take."""
 APART = 0.5
 """Starts of a group are never closer than this part of its RPO, whatever a clock says."""
-LEFTOVER_AGE = timedelta(days=1)
-"""A source snapshot that no attempt has used for so long is removed: the source pays for it."""
 
 
 class GroupRecord(Message):
@@ -125,19 +123,13 @@ def job_of(record: GroupRecord) -> Job:
     """What to run: under the lease's ticket and epoch, with the cycle's own id and number."""
     if not record.successor:
         return record.job
-    changes = {"cycle": record.cycle, "successor": record.successor, "resync": None}
+    changes = {"cycle": record.cycle, "successor": record.successor, "resync": None, "against_source": False}
     return record.job.model_copy(update=changes)
 
 
 def since_start_s(record: GroupRecord, now: datetime) -> float:
     """How long ago the last start was, by the wall clock: all there is to go by after a restart."""
     return max((now - record.started_at).total_seconds(), 0.0)
-
-
-def is_leftover(record: GroupRecord, now: datetime) -> bool:
-    """Whether a source snapshot may be there that nobody has come back to for a day."""
-    untouched = now - max(record.started_at, record.ended_at or record.started_at)
-    return record.snapshot_left and untouched >= LEFTOVER_AGE
 
 
 def given_up(record: GroupRecord, *, snapshot_left: bool) -> GroupRecord:

@@ -20,9 +20,16 @@ from dmcore.api.nodes import AssignedPlans, OfflineCycle
 from dmcore.appliance.offline import GroupRecord
 from dmcore.host.files import make_dir, replace_file
 from dmcore.model.ids import CycleId, GroupId, successor_cycle
+from dmcore.node.control_client import without_disks
 from dmcore.node.enrolment import control_dir
 
 PLANS, LEASES, REPORTS, DENIED = "plans.json", "leases", "reports", "denied"
+
+MAX_RECORDS = 20_000
+"""Twice as many groups as there can be in the plans of one node."""
+MAX_REPORTS = 10_000
+MAX_REPORTED_DISKS = 4
+"""What is waiting to be told must not fill memory and disk, however long it waits. The totals stay."""
 
 Kept = TypeVar("Kept", bound=Message)
 
@@ -35,7 +42,8 @@ class OfflineState:
     def __init__(self, state_dir: Path) -> None:
         """Reads what an earlier process left."""
         self._folder = control_dir(state_dir)
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        """What is in memory; and the turn to change it and its files, so that both change in the same order."""
         self._plans = _read(self._folder / PLANS, AssignedPlans)
         self._records = {each.job.group: each for each in _read_all(self._folder / LEASES, GroupRecord)}
         self._reports = {_cycle_of(each): each for each in _read_all(self._folder / REPORTS, OfflineCycle)}
@@ -50,15 +58,15 @@ class OfflineState:
     def keep_plans(self, plans: AssignedPlans) -> None:
         """These hold from now on. Of groups that are not among them, nothing is kept."""
         groups = {group.group for group in plans.groups}
-        with self._lock:
-            self._plans = plans
-            gone = [
-                group for group, record in self._records.items() if group not in groups and not record.snapshot_left
-            ]
-            for group in gone:
-                del self._records[group]
-                self._path(LEASES, group).unlink(missing_ok=True)
-        self._write(self._folder / PLANS, _encoded(plans))
+        with self._writing:
+            if plans == self.plans:
+                return
+            with self._lock:
+                self._plans = plans
+            gone = [each for each in self.records() if each.job.group not in groups and not each.snapshot_left]
+            for record in gone:
+                self._forget_record(record)
+            self._write(self._folder / PLANS, _encoded(plans))
 
     def record(self, group: GroupId) -> GroupRecord | None:
         """What is known of a group."""
@@ -72,30 +80,45 @@ class OfflineState:
 
     def keep_record(self, record: GroupRecord) -> None:
         """This is what is known of its group now."""
-        with self._lock:
-            self._records[record.job.group] = record
-        self._write(self._path(LEASES, record.job.group), _encoded(record))
+        with self._writing:
+            self._make_room(record.job.group)
+            self._write(self._path(LEASES, record.job.group), _encoded(record))
+            with self._lock:
+                self._records[record.job.group] = record
 
     def reports(self) -> list[OfflineCycle]:
-        """What is to be reported, oldest first."""
+        """What is to be reported, of each group in the order of its cycles, whatever the clock did meanwhile."""
         with self._lock:
-            return sorted(self._reports.values(), key=lambda each: (each.started_at, each.successor))
+            found = list(self._reports.values())
+        return sorted(found, key=lambda each: (each.outcome.epoch, each.successor, each.started_at))
+
+    @property
+    def unreported(self) -> int:
+        """How many there are."""
+        with self._lock:
+            return len(self._reports)
 
     def keep_report(self, report: OfflineCycle) -> None:
-        """A cycle to report. One that was kept of the same cycle before is replaced."""
-        cycle = _cycle_of(report)
-        with self._lock:
-            self._reports[cycle] = report
-        self._write(self._path(REPORTS, cycle), _encoded(report))
+        """A cycle to report. One of the same cycle is replaced; of too many the oldest goes.
+
+        The points themselves are stated by their connector: only the history of jobs has a gap then.
+        """
+        cycle, kept = _cycle_of(report), _bounded(report)
+        with self._writing:
+            if cycle not in self._reports and self.unreported >= MAX_REPORTS:
+                oldest = min(self.reports(), key=lambda each: each.started_at)
+                log.warning("too many cycles wait to be reported; the oldest one is not", cycle=str(_cycle_of(oldest)))
+                self._forget_report(oldest)
+            self._write(self._path(REPORTS, cycle), _encoded(kept))
+            with self._lock:
+                self._reports[cycle] = kept
 
     def forget_reports(self, reports: Iterable[OfflineCycle]) -> None:
         """The control plane has these. One that was replaced meanwhile stays."""
         for report in reports:
-            cycle = _cycle_of(report)
-            with self._lock:
-                if self._reports.get(cycle) == report:
-                    del self._reports[cycle]
-                    self._path(REPORTS, cycle).unlink(missing_ok=True)
+            with self._writing:
+                if self._reports.get(_cycle_of(report)) == report:
+                    self._forget_report(report)
 
     @property
     def denied(self) -> bool:
@@ -105,14 +128,36 @@ class OfflineState:
 
     def keep_denied(self, denied: bool) -> None:
         """This is what the control plane has said now."""
-        with self._lock:
-            if denied == self._denied:
+        with self._writing:
+            if denied == self.denied:
                 return
-            self._denied = denied
-        if denied:
-            self._write(self._folder / DENIED, b"")
-        else:
-            (self._folder / DENIED).unlink(missing_ok=True)
+            with self._lock:
+                self._denied = denied
+            if denied:
+                self._write(self._folder / DENIED, b"")
+            else:
+                self._remove(self._folder / DENIED)
+
+    # In the turn
+
+    def _make_room(self, group: GroupId) -> None:
+        """A control plane that invents groups must not fill the disk: of those in no plan the oldest one goes."""
+        if group in self._records or len(self._records) < MAX_RECORDS:
+            return
+        assigned = {each.group for each in self._plans.groups} if self._plans else set()
+        others = [each for each in self._records.values() if each.job.group not in assigned]
+        if others:
+            self._forget_record(min(others, key=lambda each: each.started_at))
+
+    def _forget_record(self, record: GroupRecord) -> None:
+        with self._lock:
+            del self._records[record.job.group]
+        self._remove(self._path(LEASES, record.job.group))
+
+    def _forget_report(self, report: OfflineCycle) -> None:
+        with self._lock:
+            del self._reports[_cycle_of(report)]
+        self._remove(self._path(REPORTS, _cycle_of(report)))
 
     def _path(self, folder: str, name: GroupId | CycleId) -> Path:
         return self._folder / folder / f"{name}.json"
@@ -125,9 +170,22 @@ class OfflineState:
         except OSError as problem:
             log.error("not durable", path=str(path), problem=problem.strerror or str(problem))
 
+    def _remove(self, path: Path) -> None:
+        """What stays is read by the next process, which learns once more that it is over."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as problem:
+            log.error("cannot be removed", path=str(path), problem=problem.strerror or str(problem))
+
 
 def _cycle_of(report: OfflineCycle) -> CycleId:
     return successor_cycle(report.base_cycle, report.successor)
+
+
+def _bounded(report: OfflineCycle) -> OfflineCycle:
+    if len(report.outcome.progress.disks) <= MAX_REPORTED_DISKS:
+        return report
+    return report.model_copy(update={"outcome": without_disks(report.outcome)})
 
 
 def _encoded(kept: Message) -> bytes:

@@ -6,8 +6,9 @@ minute, and who waits asks twice a second.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from dmcore.api.limits import NO_LIMIT, Limit
 from dmcore.appliance.stop import Stop
@@ -81,16 +82,30 @@ class Pacing:
         self._now, self._monotonic = now, monotonic
         self._lock = threading.Lock()
         self._site = ScheduledPace(now, monotonic)
-        self._plans: dict[PlanId, ScheduledPace] = {}
+        self._limits: dict[PlanId, Limit] = {}
+        self._plans: WeakValueDictionary[PlanId, ScheduledPace] = WeakValueDictionary()
+        """Those that jobs use now: however many plans a control plane tells of, nothing is made of them."""
         self._jobs: dict[UUID, Pacer] = {}
 
     def for_job(self, job: UUID, plan: PlanId) -> Pace:
         """What the job's connections use. `forget` the job when it is over."""
         return Chain([self._switch(job), self._plan(plan), self._site])
 
+    def set_plan_limits(self, limits: Mapping[PlanId, Limit]) -> None:
+        """Of all that this node sends for each plan. What was told of others is forgotten."""
+        with self._lock:
+            self._limits = dict(limits)
+            running = list(self._plans.items())
+        for plan, pace in running:
+            if plan in limits:
+                pace.set_limit(limits[plan])
+
     def set_plan_limit(self, plan: PlanId, limit: Limit) -> None:
-        """Of all that this node sends for a plan."""
+        """The same for one; of a plan that was not among them as long as a job uses it."""
         self._plan(plan).set_limit(limit)
+        with self._lock:
+            if plan in self._limits:
+                self._limits[plan] = limit
 
     def set_site_limit(self, limit: Limit) -> None:
         """Of all that this node sends: its share of what the site may."""
@@ -123,9 +138,11 @@ class Pacing:
 
     def _plan(self, plan: PlanId) -> ScheduledPace:
         with self._lock:
-            if plan not in self._plans:
-                self._plans[plan] = ScheduledPace(self._now, self._monotonic)
-            return self._plans[plan]
+            pace = self._plans.get(plan)
+            if pace is None:
+                pace = self._plans[plan] = ScheduledPace(self._now, self._monotonic)
+                pace.set_limit(self._limits.get(plan, NO_LIMIT))
+            return pace
 
 
 def wait_while_paused(pace: Pace, stop: Stop) -> None:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import BaseModel, ConfigDict
 
 from dmcore.api.labels import NodeIdText, Site
-from dmcore.appliance.pairing_client import ask_to_pair, fetch_authority
+from dmcore.appliance.pairing_client import PairingClient
 from dmcore.host.address import Address, AddressText
 from dmcore.host.errors import FileBroken
 from dmcore.host.files import make_dir, read_state, replace_file
@@ -41,7 +41,9 @@ class _Record(BaseModel):
     site: Site
 
 
-def pair(token_text: str, identity: Identity, site: str, state_dir: Path) -> Pairing:
+def pair(
+    token_text: str, identity: Identity, site: str, state_dir: Path, client: PairingClient | None = None
+) -> Pairing:
     """Pair with the connector that made this token, and keep the pairing instead of any older one with it.
 
     Raises:
@@ -53,8 +55,9 @@ def pair(token_text: str, identity: Identity, site: str, state_dir: Path) -> Pai
     token = PairingToken.decode(token_text)
     if token.site != site:
         raise TokenOtherSite(token_site=token.site, own_site=site)
-    address, authority = fetch_authority(token)
-    answer = ask_to_pair(address, authority, token, PairRequest(secret=token.secret, csr=_csr(identity)))
+    asking = client or PairingClient()
+    address, authority = asking.fetch_authority(token)
+    answer = asking.ask_to_pair(address, authority, token, PairRequest(secret=token.secret, csr=_csr(identity)))
     _require_ours(answer, authority, token, identity)
     return _store(state_dir, answer, authority, site)
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from dmcore.api.jobs import Job
 from dmcore.appliance.errors import GroupUnfit, MachineUnfit, MachineUnknown
 from dmcore.appliance.progress import DiskStats
-from dmcore.appliance.rungs import RungChoice, choose
+from dmcore.appliance.rungs import RungChoice, choose, choose_against_source
 from dmcore.blocks import extents as ex
 from dmcore.blocks.grid import Grid
 from dmcore.model.enums import Rung
@@ -61,7 +61,9 @@ class DiskWork:
     def stats(self) -> DiskStats:
         """Where its counters begin."""
         info, choice = self.disk.info, self.choice
-        return DiskStats(self.id, self.machine, info.label, info.disk_bytes, choice.rung, choice.reason)
+        stats = DiskStats(self.id, self.machine, info.label, info.disk_bytes, choice.rung, choice.reason)
+        stats.untracked_bytes = None if choice.tracked is None else 0
+        return stats
 
 
 def machines_of(source: Source, job: Job) -> list[MachineInfo]:
@@ -89,10 +91,14 @@ def _plan_disk(
     job: Job, key: tuple[str, str], disk: SnapshotDisk, held: Mapping[DiskId, DiskState], block_bytes: int
 ) -> DiskWork:
     machine, identity = key
-    known = held.get(disk_id(job.plan, machine, identity))
+    id_ = disk_id(job.plan, machine, identity)
+    if id_ in held and held[id_].disk_bytes > disk.info.disk_bytes:  # a shrunk disk is a new disk
+        id_ = disk_id(job.plan, machine, f"{identity}\nshrunk to {disk.info.disk_bytes}")
+    known = held.get(id_)
     grid = Grid(disk.info.disk_bytes, known.block_bytes if known else block_bytes)
-    choice = choose(disk, known, grid, job.resync)
-    return DiskWork(disk_id(job.plan, machine, identity), machine, disk, grid, choice, known)
+    if job.against_source:
+        return DiskWork(id_, machine, disk, grid, choose_against_source(disk, known, grid), known)
+    return DiskWork(id_, machine, disk, grid, choose(disk, known, grid, job.resync), known)
 
 
 def begin_request(job: Job, snapshot: SourceSnapshot, work: list[DiskWork], *, resumable: bool) -> BeginRequest:
@@ -104,7 +110,7 @@ def begin_request(job: Job, snapshot: SourceSnapshot, work: list[DiskWork], *, r
     try:
         return BeginRequest(
             ticket=job.ticket, plan=job.plan, group=job.group, cycle=job.cycle, epoch=job.epoch,
-            successor=job.successor, target=job.target, snapshot_name=snapshot.name,
+            successor=job.successor, source=job.source, target=job.target, snapshot_name=snapshot.name,
             snapshot_identity=snapshot.identity, resumable=resumable, source_time=snapshot.taken_at,
             consistency=snapshot.consistency, disks=tuple(disk.plan() for disk in work),
         )  # fmt: skip

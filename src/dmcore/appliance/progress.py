@@ -34,6 +34,8 @@ class DiskStats:
     """To and from the connector, TLS included."""
     resumed_bytes: int = 0
     """Durable from an earlier try when the last one began: neither read nor sent again."""
+    untracked_bytes: int | None = None
+    """Of a compare against the source: what differed where its tracking told of no change."""
     seconds: float = 0.0
     meter: Callable[[], int] | None = field(default=None, repr=False, compare=False)
     """While a connection is open: what `wire_bytes` would be if it ended now."""

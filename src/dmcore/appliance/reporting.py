@@ -94,4 +94,5 @@ def _totals(disk: DiskStats) -> DiskTotals:
         disk=disk.disk, rung=disk.rung, reason=disk.reason, to_read_bytes=disk.to_read_bytes,
         read_bytes=disk.read_bytes, changed_bytes=disk.changed_bytes, zero_bytes=disk.zero_bytes,
         sealed_bytes=disk.sealed_bytes, wire_bytes=disk.moved_bytes, resumed_bytes=disk.resumed_bytes,
+        untracked_bytes=disk.untracked_bytes,
     )  # fmt: skip

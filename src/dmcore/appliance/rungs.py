@@ -25,6 +25,8 @@ class RungChoice:
     rung: Rung
     reason: Reason
     extents: Extents
+    tracked: Extents | None = None
+    """Of a compare against the source: what its tracking says has changed, on the grid."""
 
 
 def choose(disk: SnapshotDisk, held: DiskState | None, grid: Grid, wish: Rung | None) -> RungChoice:
@@ -32,10 +34,9 @@ def choose(disk: SnapshotDisk, held: DiskState | None, grid: Grid, wish: Rung | 
     whole = ex.whole(grid.disk_bytes)
     if held is None:
         return RungChoice(Rung.SEED, Reason.NO_IMAGE, whole)
-    if wish is not None and LADDER.index(wish) > LADDER.index(Rung.DELTA):
-        return RungChoice(Rung.COMPARE, Reason.REQUESTED, whole)
-    if held.token is None:
-        return RungChoice(Rung.COMPARE, Reason.NO_TOKEN, whole)
+    why = _why_not_delta(disk, held, wish)
+    if why is not None or held.token is None:
+        return RungChoice(Rung.COMPARE, why or Reason.NO_TOKEN, whole)
     try:
         return RungChoice(Rung.DELTA, Reason.TRACKED, grid.align(disk.changed_since(held.token)))
     except TrackingLost as lost:
@@ -44,3 +45,18 @@ def choose(disk: SnapshotDisk, held: DiskState | None, grid: Grid, wish: Rung | 
     except SourceError as error:
         log.warning("tracking failed", disk=disk.info.label, code=error.code, problem=str(error))
         return RungChoice(Rung.COMPARE, Reason.TRACKING_LOST, whole)
+
+
+def choose_against_source(disk: SnapshotDisk, held: DiskState | None, grid: Grid) -> RungChoice:
+    """A compare that knows, too, what a delta would have carried; where there could be none, as `choose`."""
+    choice = choose(disk, held, grid, None)
+    if choice.rung is not Rung.DELTA:
+        return choice
+    return RungChoice(Rung.COMPARE, Reason.REQUESTED, ex.whole(grid.disk_bytes), choice.extents)
+
+
+def _why_not_delta(disk: SnapshotDisk, held: DiskState, wish: Rung | None) -> Reason | None:
+    """What rules a delta out before the source is asked."""
+    if held.disk_bytes != disk.info.disk_bytes:
+        return Reason.RESIZED
+    return Reason.REQUESTED if wish is not None and LADDER.index(wish) > LADDER.index(Rung.DELTA) else None

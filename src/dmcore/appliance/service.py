@@ -11,12 +11,12 @@ from typing import Self
 
 import structlog
 
-from dmcore.appliance.agent import Appliance, open_alias
+from dmcore.appliance.agent import Appliance
 from dmcore.appliance.desk import JobDesk
-from dmcore.appliance.leftovers import remove_leftovers
 from dmcore.appliance.metrics import Standing
 from dmcore.appliance.offline_state import OfflineState
 from dmcore.appliance.standby import LOOK_S, Standby
+from dmcore.appliance.sweeper import Sweeper
 from dmcore.host.clock import Clock, utc_now
 from dmcore.host.metrics import MetricsServer
 from dmcore.node.backoff import Backoff
@@ -54,8 +54,9 @@ class ApplianceService:
         self.state = OfflineState(state_dir)
         self.desk = JobDesk(node, self.keeper, self.state, clock, monotonic)
         self.worker = Worker(client, self.desk, self.keeper, with_plans=True, backoff=backoff())
-        self.desk.freed, self.desk.on_end = self.worker.wake, ended
-        self._standby = Standby(self.desk.look, self._sweep, look_s)
+        self._sweeper = Sweeper(node.sweep(), self.state, self.desk.crew.busy, clock, monotonic)
+        self.desk.crew.freed, self.desk.on_end = self._freed, ended
+        self._standby = Standby(self._look, self._sweeper.sweep, look_s)
         self._serve_metrics()
 
     def start(self) -> None:
@@ -75,10 +76,13 @@ class ApplianceService:
         """End the cycles where they are, keep their source snapshots, tell what can be told. Idempotent."""
         self._undo.close()
 
-    def _sweep(self) -> None:
-        remove_leftovers(
-            self.state, self.desk.crew.busy(), self._clock(), lambda alias: open_alias(self._node.settings, alias)
-        )
+    def _freed(self) -> None:
+        self._sweeper.attempt_ended()
+        self.worker.wake()
+
+    def _look(self) -> None:
+        self.desk.look()
+        self._sweeper.look()
 
     def _serve_metrics(self) -> None:
         registry, listen = self._node.metrics.registry, self._node.settings.metrics.listen
@@ -87,7 +91,7 @@ class ApplianceService:
                 running=lambda: len(self.desk.crew.duties()),
                 leases=lambda: sum(duty.alone is None for duty in self.desk.crew.duties()),
                 reachable=lambda: self.worker.reachable,
-                unreported=lambda: self.keeper.undelivered + len(self.state.reports()),
+                unreported=lambda: self.keeper.undelivered + self.state.unreported,
             )
         )
         self._metrics = None if listen is None else MetricsServer(listen, registry)

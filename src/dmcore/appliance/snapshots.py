@@ -8,7 +8,7 @@ import structlog
 from dmcore.api.jobs import Job
 from dmcore.appliance.planning import DiskWork
 from dmcore.errors import SourceError
-from dmcore.model.ids import source_snapshot_name
+from dmcore.model.ids import parse_snapshot_name, source_snapshot_name
 from dmcore.sources.base import Source, SourceSnapshot
 
 log = structlog.get_logger()
@@ -23,7 +23,7 @@ class CycleSnapshots:
     def __init__(self, source: Source, job: Job) -> None:
         self._source = source
         self._name = source_snapshot_name(job.group, job.cycle)
-        self._prefix = self._name.removesuffix(str(job.cycle))
+        self._group = job.group
 
     def open(self, machines: Sequence[str]) -> SourceSnapshot:
         """This cycle's: the one that an earlier attempt has made, else a new one. Raises SourceError."""
@@ -36,10 +36,11 @@ class CycleSnapshots:
     def remove_others(self) -> None:
         """Delete those of the group's other cycles: this cycle began, so each is finished, dropped or never began."""
         names: list[str] = []
-        with _logged(self._prefix):
+        with _logged(f"any of group {self._group}"):
             names = self._source.snapshots()
         for name in names:
-            if name.startswith(self._prefix) and name != self._name:
+            ours = parse_snapshot_name(name)
+            if ours is not None and ours[0] == self._group and name != self._name:
                 log.warning("leftover source snapshot is removed", snapshot=name)
                 self._remove(name)
 

@@ -17,9 +17,15 @@ log = structlog.get_logger()
 class Standby:
     """Calls `look` every second, and `sweep` at once and then every hour."""
 
-    def __init__(self, look: Callable[[], None], sweep: Callable[[], None], look_s: float = LOOK_S) -> None:
+    def __init__(
+        self,
+        look: Callable[[], None],
+        sweep: Callable[[], None],
+        look_s: float = LOOK_S,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Nothing runs yet."""
-        self._look, self._sweep, self._look_s = look, sweep, look_s
+        self._look, self._sweep, self._look_s, self._monotonic = look, sweep, look_s, monotonic
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="standby")
 
@@ -34,10 +40,10 @@ class Standby:
             self._thread.join()
 
     def _run(self) -> None:
-        sweep_at = time.monotonic()
+        sweep_at = self._monotonic()
         while not self._stopping.is_set():
-            if time.monotonic() >= sweep_at:
-                sweep_at = time.monotonic() + SWEEP_S
+            if self._monotonic() >= sweep_at:
+                sweep_at = self._monotonic() + SWEEP_S
                 self._guarded(self._sweep)
             self._guarded(self._look)
             self._stopping.wait(self._look_s)

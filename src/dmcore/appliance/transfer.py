@@ -1,12 +1,13 @@
 """Getting a cycle's blocks to the connector: every disk over connections of its own, a few disks at a time."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+import structlog
 from pydantic import ValidationError
 
 from dmcore.api.jobs import Codec as CodecName
@@ -34,6 +35,10 @@ from dmcore.wire.pacer import UNPACED, Pace
 CODECS = {CodecName.NONE: Codec.NONE, CodecName.LZ4: Codec.LZ4, CodecName.ZSTD: Codec.ZSTD}
 PART_BYTES = MAX_STREAM_DATA_BYTES // 2
 """How much of a disk one stream is for: whatever it holds, the stream stays under its limits."""
+NAMED = 32
+"""Extents that are named in this node's log: an operator looks at some, not at a million."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Tools:
     parallel_disks: int
     pace: Pace = UNPACED
     """How fast the job's blocks may be sent: `Pacing.for_job`."""
+    monotonic: Callable[[], float] = time.monotonic
 
 
 class Transfer:
@@ -88,6 +94,7 @@ class DiskSender:
         self._job, self._tools, self._work, self._stats = job, tools, work, stats
         self._finished: dict[int, Extents] = {}
         self._resumed: dict[int, int] = {}
+        self._excused: dict[int, Extents] = {}
         self.acknowledged = 0
         """Batches of blocks that are durable at the connector."""
 
@@ -115,7 +122,27 @@ class DiskSender:
             keys = unwrap_all(tools.keys, wrapped_keys(self._job, opened.reply, channel.connection.peer))
             pump = DiskPump(work.disk, choice, opened, channel, self._stats, tools.pools)
             with stop.watching(pump.cancel):
-                return pump.run(self._header(opened), keys, CODECS[self._job.codec or tools.codec])
+                covered = pump.run(self._header(opened), keys, CODECS[self._job.codec or tools.codec])
+        self._check_tracking(first, covered)
+        return covered
+
+    def _check_tracking(self, first: int, covered: Extents) -> None:
+        """What differs and was not told of as changed, the source's tracking has missed."""
+        if self._work.choice.tracked is None:
+            return
+        missed = ex.subtract(covered, ex.union(self._work.choice.tracked, self._excused[first]))
+        self._stats.untracked_bytes = (self._stats.untracked_bytes or 0) + ex.total_bytes(missed)
+        if len(missed):
+            log.error(
+                "the source's tracking has missed changes", disk=self._stats.label, cycle=str(self._job.cycle),
+                missed_bytes=ex.total_bytes(missed), first_of_them=missed[:NAMED].tolist(),
+            )  # fmt: skip
+
+    def _excuse(self, first: int, opened: OpenedDisk) -> None:
+        """What is carried whatever the source holds: unknown blocks, also those that an earlier try has carried."""
+        if first not in self._excused:  # of what an earlier process has carried nobody knows which were unknown
+            self._excused[first] = opened.durable if self._work.unknown_blocks else ex.empty()
+        self._excused[first] = ex.union(self._excused[first], opened.unknown)
 
     def _open(self, channel: DiskChannel, first: int, window: Extents) -> OpenedDisk:
         """What the connector has and wants of a part."""
@@ -125,18 +152,20 @@ class DiskSender:
         durable, unknown = ex.intersect(opened.durable, window), ex.intersect(opened.unknown, window)
         self._resumed[first] = ex.total_bytes(durable)
         self._stats.resumed_bytes = sum(self._resumed.values())
-        return replace(opened, durable=durable, unknown=unknown)
+        narrowed = replace(opened, durable=durable, unknown=unknown)
+        self._excuse(first, narrowed)
+        return narrowed
 
     @contextmanager
     def _counted(self, channel: DiskChannel) -> Iterator[None]:
-        began, connection, stats = time.monotonic(), channel.connection, self._stats
+        began, connection, stats = self._tools.monotonic(), channel.connection, self._stats
         before_bytes = stats.wire_bytes
         stats.meter = lambda: before_bytes + connection.sent_bytes + connection.received_bytes
         try:
             yield
         finally:
             stats.wire_bytes, stats.meter = stats.meter(), None
-            stats.seconds += time.monotonic() - began
+            stats.seconds += self._tools.monotonic() - began
             self.acknowledged += max(channel.durable_batch, 0)  # batch 0, OPEN, holds no block
 
     def _header(self, opened: OpenedDisk) -> StreamHeader:

@@ -1,7 +1,8 @@
 """What a plan is bound to at this connector. The control plane can start a cycle, but not redirect one.
 
-A plan is a policy over groups: site and target alias are the plan's, machines are each group's, and a machine is in one
-group of a plan only. Both are bound at a first `begin`: the plan's, then each group's.
+A plan is a policy over groups: site, source and target alias are the plan's, machines are each group's, and a machine
+is in one group of a plan only. Both are bound at a first `begin`: the plan's, then each group's. The source is among
+them as a machine is known by its identity there: one of the same name in another source would have the same shadows.
 """
 
 import threading
@@ -21,6 +22,8 @@ MAX_BOUND_MACHINES = 4096
 """Of all groups of a plan: with the longest names its file is still smaller than any state file may be."""
 
 Machines = Annotated[frozenset[Label], Field(min_length=1)]
+Where = tuple[str, str, str]
+"""Site, source and target alias: what an appliance says, or its certificate."""
 
 
 class Binding(BaseModel):
@@ -30,6 +33,7 @@ class Binding(BaseModel):
 
     plan: PlanId
     site: Site
+    source: Alias
     target: Alias
     groups: dict[GroupId, Machines]
 
@@ -47,14 +51,14 @@ class Bindings:
         self._folder = make_dir(state_dir / "plans")
         self._lock = threading.Lock()
 
-    def require(self, plan: PlanId, group: GroupId, site: str, machines: Sequence[str], target: str) -> Binding:
+    def require(self, plan: PlanId, group: GroupId, at: Where, machines: Sequence[str]) -> Binding:
         """Called at every `begin`: the first of a plan or of a group binds it, later ones must fit.
 
         Raises:
-            BindingRefused: another site or target, or a machine that the group is not bound to.
+            BindingRefused: another site, source or target, or a machine that the group is not bound to.
             BindingUnfit: what is asked for is no site, label or alias at all, or too much.
         """
-        asked = _binding(plan, site, target, {group: frozenset(machines)})
+        asked = _binding(plan, at, {group: frozenset(machines)})
         with self._lock:
             try:
                 bound = self.load(plan)
@@ -63,7 +67,7 @@ class Bindings:
                 return asked
             _require_within(asked, bound, group)
             if group not in bound.groups:
-                bound = _binding(plan, site, target, {**bound.groups, **asked.groups})
+                bound = _binding(plan, at, {**bound.groups, **asked.groups})
                 replace_file(self._path(plan), _packed(bound))
             return bound
 
@@ -90,10 +94,12 @@ class Bindings:
         except ValueError as problem:
             raise FileBroken(path=str(path), problem="not a plan's binding; bind the plan anew") from problem
 
-    def rebind(self, plan: PlanId, group: GroupId, site: str, machines: Sequence[str]) -> Binding:
-        """An operator's decision, and nobody else's: another site for a plan, other machines for one of its groups.
+    def rebind(
+        self, plan: PlanId, group: GroupId, site: str, machines: Sequence[str], source: str | None = None
+    ) -> Binding:
+        """An operator's decision, and nobody else's: another site or source for a plan, other machines for a group.
 
-        The target stays: the group's shadows lie there.
+        Without a source that stays. The target stays in any case: the group's shadows lie there.
 
         Raises:
             PlanUnbound: it never began a cycle here.
@@ -102,7 +108,8 @@ class Bindings:
         """
         with self._lock:
             bound = self.load(plan)
-            binding = _binding(plan, site, bound.target, {**bound.groups, group: frozenset(machines)})
+            at = (site, source or bound.source, bound.target)
+            binding = _binding(plan, at, {**bound.groups, group: frozenset(machines)})
             _require_not_elsewhere(binding, bound, group)
             replace_file(self._path(plan), _packed(binding))
         return binding
@@ -111,9 +118,10 @@ class Bindings:
         return self._folder / f"{plan}.json"
 
 
-def _binding(plan: PlanId, site: str, target: str, groups: dict[GroupId, frozenset[str]]) -> Binding:
+def _binding(plan: PlanId, at: Where, groups: dict[GroupId, frozenset[str]]) -> Binding:
+    site, source, target = at
     try:
-        return Binding(plan=plan, site=site, target=target, groups=groups)
+        return Binding(plan=plan, site=site, source=source, target=target, groups=groups)
     except ValidationError as refused:
         first = refused.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "binding"
@@ -126,6 +134,7 @@ def _packed(binding: Binding) -> bytes:
 
 def _require_within(asked: Binding, bound: Binding, group: GroupId) -> None:
     _require_same(asked.plan, "site", bound.site, asked.site)
+    _require_same(asked.plan, "source", bound.source, asked.source)
     _require_same(asked.plan, "target", bound.target, asked.target)
     _require_not_elsewhere(asked, bound, group)
     own = bound.groups.get(group, asked.groups[group])

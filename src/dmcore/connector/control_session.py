@@ -1,6 +1,7 @@
 """One control connection: an attempt's `state`, `begin` and `commit`."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dmcore.connector.bindings import Bindings
@@ -16,6 +17,7 @@ from dmcore.model.ids import CycleId, DiskId, point_id
 from dmcore.model.names import NodeName
 from dmcore.model.phase import ANSWERED, FINISHED, Phase
 from dmcore.shadow.admission import Answer
+from dmcore.shadow.errors import CycleDropped
 from dmcore.shadow.group import GroupShadow
 from dmcore.shadow.state import Cycle, CycleDisk, GroupState, ShadowImage
 from dmcore.wire.coding import ReceivedMessage
@@ -29,6 +31,7 @@ from dmcore.wire.messages import (
     CommitRequest,
     DiskPlan,
     DiskState,
+    FinishedCycle,
     OpenCycle,
     StateReply,
     StateRequest,
@@ -62,6 +65,7 @@ class Desk:
     senders: Senders
     clock: Clock
     metrics: ConnectorMetrics = field(default_factory=ConnectorMetrics)
+    monotonic: Callable[[], float] = time.monotonic
 
 
 class ControlSession:
@@ -90,16 +94,25 @@ class ControlSession:
         shadow = self._desk.groups.find(request.group, request.plan)
         if shadow is None:
             return StateReply(busy=False, epoch=0, cycle=None, disks=())
-        self._desk.bindings.require_site(request.plan, self._peer.site)
-        reply = state_reply(shadow.state)
-        if reply.busy:  # an appliance that hears so waits: what has stopped must not stay so
-            self._desk.roller.start(shadow)
-        return reply
+        self._desk.bindings.require_site(shadow.state.plan, self._peer.site)
+        if state_reply(shadow.state).busy:
+            self._finish_soon(shadow)
+        return state_reply(shadow.state)
+
+    def _finish_soon(self, shadow: GroupShadow) -> None:
+        """Who hears of a busy group asks again: what has stopped must not stay so, and it may soon be over."""
+        self._desk.roller.start(shadow)
+        if _phase(shadow) is Phase.DROPPING:  # in the way of the asker's own cycle, which has a snapshot already
+            self._desk.roller.settle(shadow, COMMIT_WAIT_S)
 
     def _begin(self, request: BeginRequest) -> BeginReply:
         shadow = self._admit(request)
-        answer = shadow.begin(self._cycle(request))
-        self._shadow, self._epoch, self._began_s = shadow, request.epoch, time.monotonic()
+        try:
+            answer = shadow.begin(self._cycle(request))
+        except CycleDropped:
+            self._desk.roller.start(shadow)  # what it had written is to be accounted for
+            raise
+        self._shadow, self._epoch, self._began_s = shadow, request.epoch, self._desk.monotonic()
         if answer in {Answer.BUSY, Answer.COMMITTED}:
             self._desk.roller.start(shadow)
         return BeginReply(
@@ -118,7 +131,8 @@ class ControlSession:
             raise NotBegun(problem=f"the ticket is of epoch {ticket.epoch}, the begin of {request.epoch}")
         machines = [disk.machine for disk in request.disks]
         self._desk.groups.require_target(request.target)
-        self._desk.bindings.require(request.plan, request.group, self._peer.site, machines, request.target)
+        at = (self._peer.site, request.source, request.target)
+        self._desk.bindings.require(request.plan, request.group, at, machines)
         return self._desk.groups.ensure(request.group, request.plan, request.target)
 
     def _cycle(self, request: BeginRequest) -> Cycle:
@@ -139,7 +153,7 @@ class ControlSession:
         receiving = _phase(shadow) is Phase.RECEIVING
         phase = shadow.commit(request.cycle, self._epoch, named)
         if receiving and phase is Phase.SEALED:
-            self._desk.metrics.received(time.monotonic() - self._began_s)
+            self._desk.metrics.received(self._desk.monotonic() - self._began_s)
         if phase not in FINISHED:
             self._desk.roller.start(shadow)
             self._desk.roller.wait(shadow, COMMIT_WAIT_S)
@@ -156,10 +170,10 @@ class ControlSession:
             return CommitReply(phase=Phase.RECLAIMED, done_bytes=0, total_bytes=0, point=point, problem="")
         has_point = cycle.phase in ANSWERED - {Phase.FAILED, Phase.DROPPED}
         total_bytes = sum(disk.log_bytes for disk in cycle.disks.values())
-        applying = cycle.phase is Phase.SEALED
+        applied = shadow.skipped_bytes + self._desk.roller.done_bytes(state.group)
         return CommitReply(
             phase=cycle.phase,
-            done_bytes=self._desk.roller.done_bytes(state.group) if applying else total_bytes,
+            done_bytes=min(applied, total_bytes) if cycle.phase is Phase.SEALED else total_bytes,
             total_bytes=total_bytes,
             point=point_id(cycle.id, state.group) if has_point else None,
             problem=cycle.problem,
@@ -190,9 +204,10 @@ def state_reply(state: GroupState) -> StateReply:
             snapshot_identity=cycle.snapshot_identity,
             snapshot_name=cycle.snapshot_name,
         )
+    finished = FinishedCycle(cycle=cycle.id, phase=cycle.phase) if cycle is not None and opened is None else None
     busy = opened is not None and opened.phase is not Phase.RECEIVING
     disks = tuple(_disk_state(disk, image) for disk, image in state.images.items())
-    return StateReply(busy=busy, epoch=state.epoch, cycle=opened, disks=disks)
+    return StateReply(busy=busy, epoch=state.epoch, cycle=opened, finished=finished, disks=disks)
 
 
 def _disk_state(disk: DiskId, image: ShadowImage) -> DiskState:

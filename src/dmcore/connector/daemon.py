@@ -17,6 +17,7 @@ from dmcore.connector.errors import TicketKeyMissing
 from dmcore.connector.groups import Groups
 from dmcore.connector.keeper import PointKeeper
 from dmcore.connector.keyring import PlanKeyring
+from dmcore.connector.leftovers import Leftovers
 from dmcore.connector.metrics import ConnectorMetrics, Gauges
 from dmcore.connector.operations import Operations
 from dmcore.connector.operator_socket import OperatorSocket
@@ -108,6 +109,7 @@ class Connector:
             self.groups = Groups(settings, self.keyring, self._storage)
             undo.callback(self.groups.close)
             self._open_points(enrolment, undo)
+            self.leftovers = Leftovers(self.groups, settings, self._storage)
             self.roller = Roller(self.keeper.publish, metrics=self.metrics)
             undo.callback(self.roller.stop)
             bindings = Bindings(settings.state_dir)
@@ -120,6 +122,7 @@ class Connector:
         """Serve, and go on with what a stop or crash has left: removals of points, cycles that are sealed."""
         self.guard.look()
         self.keeper.finish_expiries()
+        self.leftovers.sweep()
         for shadow in self.groups.all():
             self.roller.start(shadow)
         self.server.start()
@@ -202,7 +205,16 @@ class Connector:
         undo.callback(self.pairing.stop)
         self.operator = OperatorSocket(
             settings.state_dir / SOCKET_FILE,
-            Operations(self.groups, self.keeper, desk.bindings, trust.paired, self.pair_token, self.server.cut),
+            Operations(
+                self.groups,
+                self.keeper,
+                desk.bindings,
+                trust.paired,
+                self.pair_token,
+                self.server.cut,
+                self.roller.start,
+                self.leftovers,
+            ),
         )
         undo.callback(self.operator.stop)
 

@@ -2,22 +2,26 @@
 
 import base64
 from contextlib import ExitStack, closing
+from functools import partial
 
 from dmcore.blocks import extents as ex
 from dmcore.blocks.extents import Extents
 from dmcore.blocks.grid import Grid
 from dmcore.connector.control_session import Desk
 from dmcore.connector.errors import NotBegun
+from dmcore.connector.intake import RETRY_S, Feed, Intake
 from dmcore.connector.syncer import LogSyncer
 from dmcore.keys.provider import WrappedKeys
+from dmcore.model.ids import DiskId
 from dmcore.model.names import NodeName
 from dmcore.seal.header import StreamHeader
+from dmcore.shadow import segments
 from dmcore.shadow.digestmap import DigestMap
 from dmcore.shadow.errors import CycleUnknown
 from dmcore.shadow.group import GroupShadow
 from dmcore.shadow.receiver import DiskReceiver
 from dmcore.shadow.state import CycleDisk
-from dmcore.wire.coding import ReceivedMessage
+from dmcore.wire.coding import Received, ReceivedMessage
 from dmcore.wire.connection import Connection
 from dmcore.wire.credit import CreditBudget
 from dmcore.wire.errors import PeerGone, ProtocolError
@@ -28,6 +32,8 @@ from dmcore.wire.serving import checked_window, send_ack, send_digests, send_gra
 OPEN_TIMEOUT_S = 30.0
 IDLE_S = 900.0
 """How long a source may take to find the next changed block of a compare."""
+KEEPALIVE_S = 60.0
+"""How often senders are told to wait on while staging lacks room: they give up after five times as long."""
 
 
 class DiskSession:
@@ -37,6 +43,9 @@ class DiskSession:
         self._connection, self._peer, self._desk = connection, peer, desk
         self._share = budget.join(connection.wakeup)
         self._acknowledged = -1
+        self._told = connection.clock()
+        self._undrained_bytes = 0
+        """How much came since the disk was last redone, if it is direct."""
 
     def run(self) -> None:
         """Serve one disk until the appliance closes. Raises what ends the session."""
@@ -67,9 +76,16 @@ class DiskSession:
                 digest_map = undo.enter_context(closing(shadow.digest_map(request.disk)))
             syncer = LogSyncer(receiver, attempt, self._connection.wakeup)
             undo.callback(syncer.stop)
-            unknown = unknown_of(shadow, request, digest_map)
+            feed = Feed(
+                receiver, attempt, wrapped.model_dump_json().encode(), syncer.request,
+                lambda: self._go_direct(shadow, request.disk),
+            )  # fmt: skip
+            intake = Intake(feed, self._desk.groups.room, self._connection.wakeup, self._connection.clock)
+            undo.callback(intake.stop_waiting)
+            unknown = unknown_of(shadow, request.disk, digest_map, receiver)
             send_opened(self._connection, self._opened(attempt, plan, wrapped), receiver.durable(), unknown)
-            self._receive(_Stream(receiver, attempt, wrapped, syncer), digest_map, plan)
+            self._drain = partial(self._drain_disk, shadow, request.disk, intake)
+            self._receive(intake, syncer, digest_map, Grid(plan.disk_bytes, plan.block_bytes))
 
     def _opened(self, attempt: int, plan: CycleDisk, wrapped: WrappedKeys) -> OpenReply:
         return OpenReply(
@@ -80,36 +96,39 @@ class DiskSession:
             credit=self._share.take(),
         )  # fmt: skip
 
-    def _receive(self, stream: "_Stream", digest_map: DigestMap | None, plan: CycleDisk) -> None:
-        grid = Grid(plan.disk_bytes, plan.block_bytes)
+    def _receive(self, intake: Intake, syncer: LogSyncer, digest_map: DigestMap | None, grid: Grid) -> None:
         heard, heard_bytes = self._connection.clock(), self._connection.received_bytes
         while True:
-            received = self._connection.receive(IDLE_S)
-            if self._connection.received_bytes != heard_bytes:  # a slow pace brings a batch little by little
+            received = self._connection.receive(min(IDLE_S, RETRY_S if intake.waiting else KEEPALIVE_S))
+            # A slow pace brings a batch little by little; and who waits for room may not say anything.
+            if self._connection.received_bytes != heard_bytes or intake.waiting:
                 heard, heard_bytes = self._connection.clock(), self._connection.received_bytes
             if received is None and self._connection.clock() - heard >= IDLE_S:
                 raise PeerGone(peer=self._connection.peer, problem=f"silent for {IDLE_S:g} s")
             # What has come is given before a wakeup is told: what is durable by now is acknowledged each time.
-            self._acknowledge(stream)
-            if received is None:
-                continue
-            if not isinstance(received, ReceivedMessage):
-                stream.receiver.append(stream.attempt, received.data)
-                self._desk.metrics.received_bytes.inc(len(received.data))
-                stream.syncer.request()
-            elif isinstance(received.message, StreamStart):
-                header = StreamHeader.unpack(bytes(received.payload))
-                stream.receiver.start(stream.attempt, header, stream.wrapped.model_dump_json().encode())
-            elif isinstance(received.message, DigestsRequest):
-                self._digests(received.message, digest_map, grid)
-            else:
-                raise ProtocolError(peer=self._connection.peer, problem="not a message of a disk connection")
+            self._acknowledge(syncer)
+            intake.go_on()
+            if received is not None:
+                self._take(received, intake, digest_map, grid)
+            self._drain()
 
-    def _acknowledge(self, stream: "_Stream") -> None:
-        """Pass on what the syncer or the credit budget has to say."""
-        if stream.syncer.error is not None:
-            raise stream.syncer.error
-        durable = stream.syncer.durable
+    def _take(self, received: Received, intake: Intake, digest_map: DigestMap | None, grid: Grid) -> None:
+        if not isinstance(received, ReceivedMessage):
+            self._desk.metrics.received_bytes.inc(len(received.data))
+            self._undrained_bytes += len(received.data)
+            intake.put(received.data)
+        elif isinstance(received.message, StreamStart):
+            intake.put(StreamHeader.unpack(bytes(received.payload)))
+        elif isinstance(received.message, DigestsRequest):
+            self._digests(received.message, digest_map, grid)
+        else:
+            raise ProtocolError(peer=self._connection.peer, problem="not a message of a disk connection")
+
+    def _acknowledge(self, syncer: LogSyncer) -> None:
+        """Pass on what the syncer, the credit budget, or a lack of room has to say."""
+        if syncer.error is not None:
+            raise syncer.error
+        durable, now = syncer.durable, self._connection.clock()
         if durable is not None and durable > self._acknowledged:
             self._share.give_back(durable - self._acknowledged)
             self._acknowledged = durable
@@ -117,24 +136,37 @@ class DiskSession:
             self._desk.metrics.acks.inc()
         elif (credit := self._share.take()) > 0:
             send_grant(self._connection, credit)
+        elif self._desk.groups.room.short and now - self._told >= KEEPALIVE_S:
+            send_grant(self._connection, 0)
+        else:
+            return
+        self._told = now
+
+    def _go_direct(self, shadow: GroupShadow, disk: DiskId) -> None:
+        """Have a disk that lacks room redone while it is received."""
+        shadow.go_direct(disk)
+        self._desk.roller.start(shadow)
+
+    def _drain_disk(self, shadow: GroupShadow, disk: DiskId, intake: Intake) -> None:
+        """Have a direct disk redone once a segment of it more is there, or whatever there is of it if room lacks."""
+        if not intake.waiting and self._undrained_bytes < segments.SEGMENT_BYTES:
+            return
+        self._undrained_bytes = 0
+        if disk in shadow.state.direct_disks:
+            self._desk.roller.start(shadow)
 
     def _digests(self, request: DigestsRequest, digest_map: DigestMap | None, grid: Grid) -> None:
         first, count = checked_window(request, grid)
         if digest_map is None:
             raise ProtocolError(peer=self._connection.peer, problem="digests of a disk that has no image")
-        send_digests(self._connection, request, digest_map.read(first, count))
+        send_digests(self._connection, request, digest_map.expected(grid, first, count))
 
 
-class _Stream:
-    """What a disk session receives into."""
-
-    def __init__(self, receiver: DiskReceiver, attempt: int, wrapped: WrappedKeys, syncer: LogSyncer) -> None:
-        self.receiver, self.attempt, self.wrapped, self.syncer = receiver, attempt, wrapped, syncer
-
-
-def unknown_of(shadow: GroupShadow, request: OpenRequest, digest_map: DigestMap | None) -> Extents:
+def unknown_of(shadow: GroupShadow, disk: DiskId, digest_map: DigestMap | None, receiver: DiskReceiver) -> Extents:
     """The blocks that this cycle must carry whatever the source says of them."""
-    image = shadow.state.images.get(request.disk)
+    image = shadow.state.images.get(disk)
     if digest_map is None or image is None or not image.unknown_blocks:
         return ex.empty()
-    return ex.normalize(digest_map.unknown())
+    unknown = ex.normalize(digest_map.unknown())
+    # What was sent of a direct disk may be redone, and so is not unknown any more: it is the cycle's all the same.
+    return ex.union(unknown, receiver.durable()) if disk in shadow.state.direct_disks else unknown

@@ -1,6 +1,7 @@
 """What a connector refuses beside trust (trust_errors.py) and what its shadows refuse (shadow/errors.py)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from dmcore.errors import (
@@ -105,6 +106,8 @@ class PointKept(RefusedError):
     template = "point {point} stays: {why}"
     point: str
     why: str
+    until: datetime | None = field(default=None, kw_only=True)
+    """Before this it will not go; None: nobody knows when it may."""
 
 
 @dataclass(eq=False)

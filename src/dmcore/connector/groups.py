@@ -14,9 +14,10 @@ from dmcore.node.aliases import target_place
 from dmcore.node.settings import ConnectorSettings
 from dmcore.shadow.errors import CycleUnknown, StateUnreadable
 from dmcore.shadow.group import GroupShadow
-from dmcore.shadow.kit import GroupKit, GroupLimits
+from dmcore.shadow.kit import GroupKit
 from dmcore.shadow.places import GroupPlaces
 from dmcore.shadow.points import Catalogue
+from dmcore.shadow.staging import StagingRoom
 from dmcore.shadow.state import STATE_FILE, GroupState, load_state
 from dmcore.shadow.storage import Storage
 from dmcore.targets.base import Target
@@ -29,7 +30,7 @@ class Groups:
     """Thread-safe. Opens what is on disk when it is made; a group that cannot be opened stops only itself."""
 
     def __init__(self, settings: ConnectorSettings, keyring: PlanKeyring, storage: Storage) -> None:
-        self._settings, self._keyring, self._storage = settings, keyring, storage
+        self._settings, self._keyring, self.storage = settings, keyring, storage
         self._folder = settings.state_dir / "groups"
         self._lock = threading.Lock()
         self._targets: dict[str, Target] = {}
@@ -37,6 +38,11 @@ class Groups:
         self._broken: dict[GroupId, str] = {}
         self._stranded: dict[GroupId, Catalogue] = {}
         storage.make_dir(self._folder)
+        staging = settings.staging
+        self.room = StagingRoom.open(
+            storage, settings.staging_dir, staging.reserve_bytes, staging.quota_bytes, staging.wait_s
+        )
+        """What all groups stage in."""
         for path in sorted(self._folder.glob(f"*/{STATE_FILE}")):
             self._load(path.parent)
 
@@ -68,8 +74,8 @@ class Groups:
                 raise CycleUnknown(group=str(group), problem="this connector keeps no such group")
             return self._groups[group]
 
-    def find(self, group: GroupId, plan: PlanId) -> GroupShadow | None:
-        """A group of this plan; None if this connector has never begun a cycle of it.
+    def find(self, group: GroupId, plan: PlanId | None) -> GroupShadow | None:
+        """A group of this plan, or of any; None if this connector has never begun a cycle of it.
 
         Raises:
             GroupBroken: it is there and could not be opened. CycleUnknown: it belongs to another plan.
@@ -115,10 +121,10 @@ class Groups:
                 target.close()
             self._groups, self._targets = {}, {}
 
-    def _find(self, group: GroupId, plan: PlanId) -> GroupShadow | None:
+    def _find(self, group: GroupId, plan: PlanId | None) -> GroupShadow | None:
         self._require_whole(group)
         found = self._groups.get(group)
-        if found is not None and found.state.plan != plan:
+        if found is not None and plan is not None and found.state.plan != plan:
             raise CycleUnknown(group=str(group), problem="it belongs to another plan")
         return found
 
@@ -133,25 +139,22 @@ class Groups:
             log.error("not a group", path=str(folder))
             return
         try:
-            state = load_state(folder)
+            state = load_state(self.storage, folder)
             if state.group != group:
                 raise StateUnreadable(path=str(folder / STATE_FILE), problem=f"the state of group {state.group}")
             self._groups[group] = GroupShadow.load(self._kit(group, state.plan, state.target))
         except (DmcoreError, OSError) as error:
             self._broken[group] = str(error)
-            self._stranded[group] = Catalogue(self._storage, self._places(group).points)
+            self._stranded[group] = Catalogue(self.storage, self._places(group).points)
             log.error("group not served", group=str(group), problem=str(error))
 
     def _kit(self, group: GroupId, plan: PlanId, alias: str) -> GroupKit:
-        self._storage.make_dir(self._settings.staging_dir)
         return GroupKit(
-            self._storage,
+            self.storage,
             self._places(group),
             self._target(alias),
             self._keyring.lookup(plan),
-            GroupLimits(
-                reserve_bytes=self._settings.staging.reserve_bytes, quota_bytes=self._settings.staging.quota_bytes
-            ),
+            shared_room=self.room,
         )
 
     def _places(self, group: GroupId) -> GroupPlaces:
@@ -160,5 +163,5 @@ class Groups:
     def _target(self, alias: str) -> Target:
         if alias not in self._targets:
             place = target_place(self._settings, alias)
-            self._targets[alias] = open_target(place.kind, place.path, self._storage.io)
+            self._targets[alias] = open_target(place.kind, place.path, self.storage.io)
         return self._targets[alias]

@@ -11,24 +11,25 @@ from uuid import UUID
 import structlog
 
 from dmcore.api.points import PointFact
+from dmcore.connector.checking import PointCheck
 from dmcore.connector.clock_guard import ClockGuard
 from dmcore.connector.errors import GroupBroken, PointBusy, PointKept
 from dmcore.connector.facts import fact_of, fact_of_gone
 from dmcore.connector.groups import Groups
 from dmcore.connector.keyring import PlanKeyring
 from dmcore.connector.recovery import Progress, RecoveredDisk, recover_point, recover_whole
-from dmcore.connector.retention import Held, why_kept
+from dmcore.connector.retention import Held, why_kept, young_until
 from dmcore.connector.uses import PointUses
 from dmcore.errors import DmcoreError
 from dmcore.host.clock import Clock
 from dmcore.model.ids import PointId
 from dmcore.model.points import PointState
 from dmcore.node.settings import RetentionSettings
-from dmcore.seal.derive import digest_key
 from dmcore.shadow import expiry
-from dmcore.shadow.errors import CycleUnknown, PointDamaged, PointUnknown, StateUnreadable
+from dmcore.shadow.errors import CycleUnknown, PointUnknown, StateUnreadable
+from dmcore.shadow.group import GroupShadow
 from dmcore.shadow.points import Catalogue, Point, PointFlags
-from dmcore.shadow.verify import Verifier
+from dmcore.shadow.verify import Sample
 
 Tell = Callable[[PointFact], None]
 """Keeps durably what the control plane is to be told; does nothing where there is none."""
@@ -73,32 +74,38 @@ class PointKeeper:
 
     # Read
 
-    def size_of(self, points: Sequence[PointId]) -> int:
-        """The bytes of all disks of those of these points that are there."""
+    def size_of(self, points: Sequence[PointId], sample: Sample | None = None) -> int:
+        """The bytes of all disks of those of these points that are there, or of a sample of them."""
         total = 0
         for point in points:
             with suppress(PointUnknown, StateUnreadable):
-                total += sum(disk.disk_bytes for disk in self._find(point)[0].disks)
+                sizes = [disk.disk_bytes for disk in self._find(point)[0].disks]
+                total += sum(sample.bytes_of(size) if sample else size for size in sizes)
         return total
 
-    def verify(self, point: PointId, progress: Progress) -> dict[str, Any]:
-        """Read a point whole and check it against the digests it was committed with. What is found is kept with it.
+    def verify(self, point: PointId, progress: Progress, sample: Sample | None = None) -> dict[str, Any]:
+        """Read a point, whole or a sample of it, and check it against the digests it was committed with.
+
+        Damage degrades it, and what the shadow should still have of it is marked, so that the next cycle carries it.
+        Only a point that was read whole and found good is verified: no sample makes a degraded one good again.
 
         Raises:
-            PointDamaged: which disk, how many blocks. PointUnknown, PointNotVerifiable, PointBusy, GroupBroken.
+            PointDamaged: where, how many blocks. PointUnknown, PointNotVerifiable, PointBusy, GroupBroken.
         """
         with self._uses.reading(point):
             found, catalogue = self._find(point)
             if catalogue.flags(point).expiring:
                 raise PointBusy(point=str(point), doing="removed")
-            try:
-                self._check(found, progress)
-            except PointDamaged:
-                self._change(found, catalogue, state=PointState.DEGRADED, verified_at=self._clock())
-                raise
-            self._change(found, catalogue, state=PointState.AVAILABLE, verified_at=self._clock())
-        checked = sum(disk.disk_bytes for disk in found.disks)
-        return {"point": str(point), "disks": len(found.disks), "checked_bytes": checked, "damaged_blocks": 0}
+            shadow = self._groups.get(found.group)
+            keys, target = self._keyring.lookup(found.plan), self._groups.target(found.target)
+            with closing(PointCheck(found, shadow, target, keys)) as check:
+                checked_bytes = check.run(progress, sample)
+                if check.damaged:
+                    self._change(found, catalogue, state=PointState.DEGRADED, **self._verified(sample))
+                    raise check.mark()
+            if sample is None:
+                self._change(found, catalogue, state=PointState.AVAILABLE, **self._verified(sample))
+        return {"point": str(point), "disks": len(found.disks), "checked_bytes": checked_bytes, "damaged_blocks": 0}
 
     def recover(self, point: PointId, folder: Path, progress: Progress) -> list[RecoveredDisk]:
         """Write a point's disks into a folder; of a broken group too.
@@ -108,7 +115,7 @@ class PointKeeper:
         """
         with self._uses.reading(point):
             found, _ = self._find(point)
-            return recover_point(found, self._groups.target(found.target), folder, progress)
+            return recover_point(found, self._groups.target(found.target), folder, progress, self._groups.storage)
 
     def recover_under(self, point: PointId, root: Path, job: UUID, progress: Progress) -> None:
         """Write a point's disks into a new folder below `root`, all or nothing. Again for the same job changes nothing.
@@ -117,7 +124,7 @@ class PointKeeper:
         """
         with self._uses.reading(point):
             found, _ = self._find(point)
-            recover_whole(found, self._groups.target(found.target), root, job, progress)
+            recover_whole(found, self._groups.target(found.target), root, job, progress, self._groups.storage)
 
     # Change
 
@@ -160,10 +167,14 @@ class PointKeeper:
                     step()
                 except (DmcoreError, OSError) as error:
                     log.error("recovery point not expired", problem=str(error))
+        for shadow in self._groups.all():
+            _forget_old_digests(shadow)
 
     def _finish(self, point: Point, catalogue: Catalogue) -> None:
         target = self._groups.target(point.target)
         expiry.finish(catalogue, target, point, lambda gone, flags: self._tell(fact_of_gone(gone, flags)))
+        with suppress(GroupBroken, CycleUnknown):
+            _forget_old_digests(self._groups.get(point.group))
 
     def _require_removable(self, point: Point, catalogue: Catalogue) -> None:
         try:
@@ -173,32 +184,29 @@ class PointKeeper:
         if cycle is not None and cycle.id == point.cycle:
             raise PointBusy(point=str(point.id), doing="published")
         held = [Held(each, catalogue.flags(each.id), catalogue.made_at(each.id)) for each in catalogue.all()]
-        if why := why_kept(point.id, held, self._retention, self._guard.now()):
-            raise PointKept(point=str(point.id), why=why)
+        now = self._guard.now()
+        if why := why_kept(point.id, held, self._retention, now):
+            (asked,) = (each for each in held if each.point.id == point.id)
+            raise PointKept(point=str(point.id), why=why, until=young_until(asked, self._retention, now))
 
     def _change(self, point: Point, catalogue: Catalogue, **changes: Any) -> PointFlags:
         flags = catalogue.change(point.id, **changes)
         self._tell(fact_of(point, flags))
         return flags
 
-    def _check(self, point: Point, progress: Progress) -> None:
-        shadow = self._groups.get(point.group)
-        keys = self._keyring.lookup(point.plan)
-        maps = shadow.maps_of(point)
-        try:
-            for disk in point.disks:
-                root = keys(shadow.state.images[disk.disk].dek_version).digest_root
-                with closing(self._groups.target(point.target).open_snapshot(disk.snapshot)) as image:
-                    bad = Verifier(image, maps[disk.disk], digest_key(root, disk.disk)).run(progress)
-                if len(bad):
-                    blocks = -(-int(bad[:, 1].sum()) // disk.block_bytes)
-                    raise PointDamaged(point=str(point.id), disk=str(disk.disk), blocks=blocks, offset=int(bad[0, 0]))
-        finally:
-            for digest_map in maps.values():
-                digest_map.close()
+    def _verified(self, sample: Sample | None) -> dict[str, Any]:
+        return {} if sample else {"verified_at": self._clock()}
 
     def _find(self, point: PointId) -> tuple[Point, Catalogue]:
         for catalogue in self._groups.catalogues():
             with suppress(PointUnknown):
                 return catalogue.get(point), catalogue
         raise PointUnknown(point=str(point))
+
+
+def _forget_old_digests(shadow: GroupShadow) -> None:
+    """What no point needs; what cannot be removed is left to the next start."""
+    try:
+        shadow.forget_old_digests()
+    except OSError as error:
+        log.error("old digests not removed", group=str(shadow.group), problem=str(error))

@@ -76,7 +76,7 @@ class Gauges:
         yield gauge("points", "Recovery points in the catalogue", sum(held.count() for held in catalogues))
         yield from self._verified(catalogues)
         yield gauge("outbox_entries", "Points that the control plane has to be told of", self.outbox_entries())
-        yield gauge("staging_bytes", "What staged cycles take", self.storage.used_bytes(self.staging))
+        yield gauge("staging_bytes", "What staged cycles take", self.groups.room.used_bytes)
         yield gauge("credit_in_use", "Batches granted to senders and not yet durable", self.credit_in_use())
         yield gauge("control_reachable", "Whether the control plane answered last", int(self.control_reachable()))
 

@@ -8,6 +8,7 @@ from typing import Any
 from dmcore.connector.bindings import Bindings
 from dmcore.connector.groups import Groups
 from dmcore.connector.keeper import PointKeeper
+from dmcore.connector.leftovers import Leftovers
 from dmcore.connector.paired import PairedList
 from dmcore.connector.recovery import Progress
 from dmcore.model.ids import GroupId, NodeId, PlanId, PointId
@@ -25,6 +26,10 @@ class Operations:
     make_token: Callable[[str], str]
     cut: Callable[[NodeId, str], int]
     """Ends a node's connections, and says how many those were."""
+    roll: Callable[[GroupShadow], None]
+    """Goes on with a group that has something to do."""
+    found: Leftovers
+    """What is beside the groups."""
 
     def pair_token(self, site: str) -> dict[str, Any]:
         """A token for an appliance at this site: single use, an hour."""
@@ -43,9 +48,11 @@ class Operations:
         self.paired_list.unpair(node)
         return {"node": node, "connections_cut": self.cut(node, "an operator unpaired it")}
 
-    def rebind(self, plan: PlanId, group: GroupId, site: str, machines: Sequence[str]) -> dict[str, Any]:
-        """Bind a plan to another site, or one of its groups to other machines. Raises as `Bindings.rebind`."""
-        return self.bindings.rebind(plan, group, site, machines).model_dump(mode="json")
+    def rebind(
+        self, plan: PlanId, group: GroupId, site: str, machines: Sequence[str], source: str | None = None
+    ) -> dict[str, Any]:
+        """Bind a plan to another site or source, or a group of it to other machines. Raises as `Bindings.rebind`."""
+        return self.bindings.rebind(plan, group, site, machines, source).model_dump(mode="json")
 
     def points(self) -> list[dict[str, Any]]:
         """Every recovery point with its flags, oldest first."""
@@ -61,14 +68,15 @@ class Operations:
         broken = [{"group": str(group), "problem": problem} for group, problem in self.groups.broken.items()]
         return served + broken
 
-    def drop(self, group: GroupId) -> dict[str, Any]:
-        """Give up a group's cycle that is receiving.
+    def drop(self, group: GroupId, *, lost: bool = False) -> dict[str, Any]:
+        """Give up a group's cycle that is receiving; with `lost`, what cannot be read of one that rolls forward, too.
 
         Raises:
-            CycleUnknown: no such group. GroupBroken. GroupBusy: it is past RECEIVING.
+            CycleUnknown: no such group. GroupBroken. GroupBusy: it is past that.
         """
         shadow = self.groups.get(group)
-        shadow.drop("an operator dropped it")
+        shadow.drop("an operator dropped it", lost=lost)
+        self.roll(shadow)
         return _status(shadow)
 
     def verify(self, point: PointId, progress: Progress) -> dict[str, Any]:
@@ -82,6 +90,10 @@ class Operations:
     def preserve(self, point: PointId, *, preserved: bool) -> dict[str, Any]:
         """Keep a point whatever its age, or no longer. Raises as `PointKeeper.preserve`."""
         return {"point": str(point), "preserved": self.keeper.preserve(point, preserved=preserved).preserved}
+
+    def leftovers(self, *, remove: bool) -> list[dict[str, Any]]:
+        """What is here and of no group; with `remove`, what may go of it is removed, and told so."""
+        return [each.told(removed=remove and self.found.remove(each)) for each in self.found.look()]
 
     def expire(self, point: PointId) -> dict[str, Any]:
         """Remove a point under the same rules as a job. Raises as `PointKeeper.expire`."""

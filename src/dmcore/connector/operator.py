@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from dmcore.api.labels import Label, NodeIdText, Site
+from dmcore.api.labels import Alias, Label, NodeIdText, Site
 from dmcore.connector.errors import ConnectorNotRunning, OperationRefused
 from dmcore.connector.operations import Operations
 from dmcore.connector.recovery import Progress
@@ -79,28 +79,30 @@ class UnpairRequest(_Request):
 
 
 class RebindRequest(_Request):
-    """Bind a plan to another site, or one of its groups to other machines."""
+    """Bind a plan to another site or source, or one of its groups to other machines."""
 
     command: Literal["rebind"] = "rebind"
     plan: PlanId
     group: GroupId
     site: Site
     machines: tuple[Label, ...]
+    source: Alias | None = None
 
     def perform(self, operations: Operations, _: Progress) -> Any:
         """What the plan is bound to now."""
-        return operations.rebind(self.plan, self.group, self.site, self.machines)
+        return operations.rebind(self.plan, self.group, self.site, self.machines, self.source)
 
 
 class DropRequest(_Request):
-    """Give up a receiving cycle."""
+    """Give up a receiving cycle; with `lost`, what cannot be read of one that rolls forward, too."""
 
     command: Literal["drop"] = "drop"
     group: GroupId
+    lost: bool = False
 
     def perform(self, operations: Operations, _: Progress) -> Any:
         """The group."""
-        return operations.drop(self.group)
+        return operations.drop(self.group, lost=self.lost)
 
 
 class VerifyRequest(_Request):
@@ -124,6 +126,17 @@ class RecoverRequest(_Request):
     def perform(self, operations: Operations, progress: Progress) -> Any:
         """Where its disks are."""
         return operations.recover(self.point, self.folder, progress)
+
+
+class LeftoversRequest(_Request):
+    """What is beside the groups; with `remove`, what may go of it goes."""
+
+    command: Literal["leftovers"] = "leftovers"
+    remove: bool = False
+
+    def perform(self, operations: Operations, _: Progress) -> Any:
+        """What was found."""
+        return operations.leftovers(remove=self.remove)
 
 
 class PreserveRequest(_Request):
@@ -151,7 +164,7 @@ class ExpireRequest(_Request):
 
 Request = (
     PointsRequest | StatusRequest | PairTokenRequest | PairedRequest | UnpairRequest | RebindRequest
-    | DropRequest | VerifyRequest | RecoverRequest | PreserveRequest | ExpireRequest
+    | DropRequest | VerifyRequest | RecoverRequest | PreserveRequest | ExpireRequest | LeftoversRequest
 )  # fmt: skip
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="command")])
 

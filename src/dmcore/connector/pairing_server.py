@@ -6,6 +6,7 @@ Anybody can reach it, so everything is bounded: connections at a time, seconds f
 import socket
 import ssl
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -24,9 +25,17 @@ log = structlog.get_logger()
 class PairingServer:
     """A listener that answers. Its threads are gone, and who was connected is cut, when `stop` returns."""
 
-    def __init__(self, listen: Address, context: ssl.SSLContext, desk: PairingDesk, *, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        listen: Address,
+        context: ssl.SSLContext,
+        desk: PairingDesk,
+        *,
+        timeout_s: float = 10.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Listens from now on. Raises ListenFailed."""
-        self._context, self._desk, self._timeout_s = context, desk, timeout_s
+        self._context, self._desk, self._timeout_s, self._monotonic = context, desk, timeout_s, monotonic
         self._listener = Listener("pairing", tcp_listening(listen), self._serve, MAX_AT_ONCE)
 
     @property
@@ -43,7 +52,7 @@ class PairingServer:
         self._listener.stop()
 
     def _serve(self, plain: socket.socket) -> None:
-        deadline = time.monotonic() + self._timeout_s
+        deadline = self._monotonic() + self._timeout_s
         try:
             with plain:
                 plain.settimeout(self._timeout_s)

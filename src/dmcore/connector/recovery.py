@@ -1,11 +1,10 @@
 """Giving a recovery point back: its disks as sparse files in a folder, each whole and synced before it has its name."""
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from dmcore.host.files import fsync_dir, read_state, replace_file
 from dmcore.model.ids import DiskId
 from dmcore.native.patching import BlockIO
 from dmcore.shadow.points import Point, PointDisk
+from dmcore.shadow.storage import Storage
 from dmcore.targets.base import Readable, Target
 
 PIECE_BYTES = 4 << 20
@@ -36,7 +36,9 @@ class RecoveredDisk(BaseModel):
     disk_bytes: int
 
 
-def recover_point(point: Point, target: Target, folder: Path, progress: Progress) -> list[RecoveredDisk]:
+def recover_point(
+    point: Point, target: Target, folder: Path, progress: Progress, storage: Storage
+) -> list[RecoveredDisk]:
     """Write every disk of a point into a folder, which is made if it is not there. Nothing is overwritten.
 
     Raises:
@@ -44,7 +46,7 @@ def recover_point(point: Point, target: Target, folder: Path, progress: Progress
     """
     try:
         folder.mkdir(exist_ok=True)
-        return [_recover_disk(disk, target, folder, progress) for disk in point.disks]
+        return [_recover_disk(disk, target, folder, progress, storage) for disk in point.disks]
     except FileExistsError as error:
         raise RecoveryRefused(path=str(error.filename), problem="is there already; nothing is overwritten") from error
     except OSError as error:
@@ -52,7 +54,7 @@ def recover_point(point: Point, target: Target, folder: Path, progress: Progress
         raise RecoveryRefused(path=str(error.filename or folder), problem=problem) from error
 
 
-def recover_whole(point: Point, target: Target, root: Path, job: UUID, progress: Progress) -> None:
+def recover_whole(point: Point, target: Target, root: Path, job: UUID, progress: Progress, storage: Storage) -> None:
     """Write a point into `root/<point>`, which then also says in RECOVERY_FILE what it holds and which job made it.
 
     The folder has its name only once it is whole. The same job again finds it done, or begins anew.
@@ -69,7 +71,7 @@ def recover_whole(point: Point, target: Target, root: Path, job: UUID, progress:
             raise RecoveryRefused(path=str(folder), problem="is there already; nothing is overwritten")
         if partial.exists() or partial.is_symlink():  # left by a killed process; a symbolic link is not followed
             shutil.rmtree(partial)
-        disks = recover_point(point, target, partial, progress)
+        disks = recover_point(point, target, partial, progress, storage)
         replace_file(partial / RECOVERY_FILE, _manifest(point, job, disks))
         partial.rename(folder)
         fsync_dir(root)
@@ -99,29 +101,36 @@ def file_name(disk: PointDisk) -> str:
     return ".".join([*(word[:64] for word in words if word), str(disk.disk)[:8], "img"])
 
 
-def _recover_disk(disk: PointDisk, target: Target, folder: Path, progress: Progress) -> RecoveredDisk:
+def _recover_disk(disk: PointDisk, target: Target, folder: Path, progress: Progress, storage: Storage) -> RecoveredDisk:
     path = folder / file_name(disk)
     if path.exists() or path.is_symlink():
         raise FileExistsError(0, "exists", str(path))
     partial = path.with_name(f".{path.name}.partial")
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    storage.unlink(partial)
     try:
-        os.ftruncate(fd, disk.disk_bytes)
-        with closing(target.open_snapshot(disk.snapshot)) as image:
-            _copy(image, fd, progress)
-        os.fsync(fd)
-        partial.rename(path)
+        with _made(storage, partial, disk.disk_bytes) as fd:
+            with closing(target.open_snapshot(disk.snapshot)) as image:
+                _copy(image, fd, progress, storage.io)
+            storage.io.sync(fd)
+        storage.rename(partial, path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        storage.unlink(partial)
         raise
-    finally:
-        os.close(fd)
-    fsync_dir(folder)
     return RecoveredDisk(disk=disk.disk, machine=disk.machine, label=disk.label, path=path, disk_bytes=disk.disk_bytes)
 
 
-def _copy(image: Readable, fd: int, progress: Progress) -> None:
-    buffer, io = memoryview(bytearray(PIECE_BYTES)), BlockIO()
+@contextmanager
+def _made(storage: Storage, path: Path, size: int) -> Iterator[int]:
+    fd = storage.create(path)
+    try:
+        storage.truncate(path, size)
+        yield fd
+    finally:
+        storage.close(fd)
+
+
+def _copy(image: Readable, fd: int, progress: Progress, io: BlockIO) -> None:
+    buffer = memoryview(bytearray(PIECE_BYTES))
     for offset, length in ex.split(image.allocated(), PIECE_BYTES).tolist():
         piece = buffer[:length]
         image.read_into(offset, piece)

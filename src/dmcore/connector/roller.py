@@ -1,10 +1,12 @@
-"""Rolls sealed cycles forward in the background, and knows how far each is.
+"""Rolls cycles forward in the background, and knows how far each is: those that are sealed, those that are given up.
 
-It never retries by itself: whoever asks how far a cycle is (`commit`, a start of the node) starts a stopped one again.
+And those that are direct, as far as they were received. It never retries by itself: whoever asks how far a cycle is
+(`commit`, a start of the node), or brings more of it, starts a stopped one again.
 """
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -27,7 +29,7 @@ class Rolling:
 
     running: bool = False
     wanted: bool = False
-    """Somebody asked since the last look at the group: there may be more to do than what was seen then."""
+    """Somebody asked since the last step began: there may be more to do than what was seen then."""
     reached: Phase | None = None
     done_bytes: int = 0
     error: Exception | None = None
@@ -35,10 +37,16 @@ class Rolling:
 
 
 class Roller:
-    """A few threads; one at a time for a group."""
+    """A few threads; one at a time for a group, and a step at a time: no group holds up the others."""
 
-    def __init__(self, publisher: Publisher, threads: int = 2, metrics: ConnectorMetrics | None = None) -> None:
-        self._publisher, self._metrics = publisher, metrics or ConnectorMetrics()
+    def __init__(
+        self,
+        publisher: Publisher,
+        threads: int = 2,
+        metrics: ConnectorMetrics | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._publisher, self._metrics, self._monotonic = publisher, metrics or ConnectorMetrics(), monotonic
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="roller")
         self._changed = threading.Condition()
         self._rolling: dict[GroupId, Rolling] = {}
@@ -46,11 +54,10 @@ class Roller:
 
     def start(self, shadow: GroupShadow) -> None:
         """Roll a group's cycle forward; if that is under way, look again when it is done."""
-        group = shadow.state.group
         with self._changed:
             if self._stopping:
                 return
-            rolling = self._rolling.setdefault(group, Rolling())
+            rolling = self._rolling.setdefault(shadow.group, Rolling())
             rolling.wanted = True
             if not rolling.running:
                 rolling.running, rolling.reached, rolling.error, rolling.done_bytes = True, None, None, 0
@@ -64,9 +71,8 @@ class Roller:
         """
         if (phase := _phase(shadow)) in ANSWERED:
             return phase
-        group = shadow.state.group
         with self._changed:
-            rolling = self._rolling.get(group, Rolling())
+            rolling = self._rolling.get(shadow.group, Rolling())
             self._changed.wait_for(
                 lambda: self._stopping or not rolling.running or rolling.reached in ANSWERED, timeout_s
             )
@@ -75,6 +81,12 @@ class Roller:
         if error is not None and phase not in ANSWERED:
             raise error
         return phase
+
+    def settle(self, shadow: GroupShadow, timeout_s: float) -> None:
+        """Wait until nothing of the group is under way, or the time is over."""
+        with self._changed:
+            rolling = self._rolling.get(shadow.group, Rolling())
+            self._changed.wait_for(lambda: self._stopping or not rolling.running, timeout_s)
 
     def done_bytes(self, group: GroupId) -> int:
         """How much of its cycle's logs the last run has applied."""
@@ -89,45 +101,50 @@ class Roller:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _roll(self, shadow: GroupShadow, rolling: Rolling) -> None:
-        error = None
-        while error is None and self._is_wanted(rolling):
-            error = self._run(shadow, rolling)
-        if error is not None:
-            self._change(rolling, error=error, running=False)
-
-    def _is_wanted(self, rolling: Rolling) -> bool:
-        """Whether to look at the group (again). If not, the run has ended."""
+        """One step; then the same again, behind the groups that wait, if there may be more to do."""
+        self._change(rolling, wanted=False)
+        more, error = self._try_step(shadow, rolling)
         with self._changed:
-            wanted, rolling.wanted = rolling.wanted and not self._stopping, False
-            rolling.running = wanted
+            rolling.running = (more or rolling.wanted) and not self._stopping
+            rolling.error = None if rolling.running else error
+            if rolling.running:
+                self._pool.submit(self._roll, shadow, rolling)
             self._changed.notify_all()
-            return wanted
 
-    def _run(self, shadow: GroupShadow, rolling: Rolling) -> Exception | None:
+    def _try_step(self, shadow: GroupShadow, rolling: Rolling) -> tuple[bool, Exception | None]:
+        """Whether there may be more to do, and what went wrong."""
+        ids = {"group": str(shadow.group), "plan": str(shadow.state.plan)}
+        if self._stopping:
+            return False, None
+        try:
+            return self._step(shadow, rolling, ids), None
+        except DmcoreError as error:
+            log.error("cycle stopped", code=error.code, problem=str(error), **ids)
+            return False, error
+        except OSError as error:
+            log.error("cycle stopped", problem=str(error), **ids)
+            return False, _as_target_error(error)
+        except Exception as error:
+            log.exception("cycle stopped", **ids)
+            return False, error
+
+    def _step(self, shadow: GroupShadow, rolling: Rolling, ids: dict[str, str]) -> bool:
         def progress(count: int) -> None:
             with self._changed:
                 rolling.done_bytes += count
             self._metrics.applied_bytes.inc(count)
 
-        ids = {"group": str(shadow.state.group), "plan": str(shadow.state.plan)}
-        try:
-            began_s = time.monotonic()
-            while not self._stopping and (phase := shadow.advance(self._publisher, progress)) is not None:
-                took_s = time.monotonic() - began_s
-                log.info("cycle advanced", phase=phase, seconds=round(took_s, 3), **ids)
-                self._metrics.reached(phase, took_s)
-                self._change(rolling, reached=phase)
-                began_s = time.monotonic()
-        except DmcoreError as error:
-            log.error("cycle stopped", code=error.code, problem=str(error), **ids)
-            return error
-        except OSError as error:
-            log.error("cycle stopped", problem=str(error), **ids)
-            return _as_target_error(error)
-        except Exception as error:
-            log.exception("cycle stopped", **ids)
-            return error
-        return None
+        began_s = self._monotonic()
+        if shadow.drain(self._metrics.applied_bytes.inc):
+            return True
+        phase = shadow.advance(self._publisher, progress)
+        if phase is None:
+            return False
+        took_s = self._monotonic() - began_s
+        log.info("cycle advanced", phase=phase, seconds=round(took_s, 3), **ids)
+        self._metrics.reached(phase, took_s)
+        self._change(rolling, reached=phase)
+        return True
 
     def _change(self, rolling: Rolling, **values: object) -> None:
         with self._changed:

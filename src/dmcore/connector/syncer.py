@@ -36,14 +36,18 @@ class LogSyncer:
     def _run(self) -> None:
         while self._next():
             try:
-                batch = self._receiver.sync(self._attempt)
+                self._sync()
+                self._receiver.prepare(self._attempt)  # nobody waits for what this thread does now
             except Exception as error:  # noqa: BLE001 - whatever it is, the connection's thread raises it
                 self.error = error
                 self._wake()
                 return
-            if batch is not None:
-                self.durable = batch
-                self._wake()
+
+    def _sync(self) -> None:
+        batch = self._receiver.sync(self._attempt)
+        if batch is not None:
+            self.durable = batch
+            self._wake()
 
     def _next(self) -> bool:
         with self._changed:

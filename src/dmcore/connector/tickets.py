@@ -9,10 +9,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from dmcore.api.tickets import Ticket, verify_ticket
-from dmcore.connector.trust_errors import EpochStale, SuccessorRefused, TicketForOther
+from dmcore.connector.trust_errors import EpochLeap, EpochStale, SuccessorRefused, TicketForOther
 from dmcore.host.errors import FileBroken
 from dmcore.host.files import read_state
 from dmcore.model.ids import CycleId, GroupId, NodeId, PlanId, successor_cycle
+
+MAX_LEAP = 1 << 24
+"""How many leases of a group may have come to nothing in a row: one a second, for half a year.
+
+Epochs only grow, so a ticket with the highest of all would be a group's last, whoever has the key after that.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class TicketGate:
         Raises:
             TicketForged, TicketMalformed, TicketExpired: see `verify_ticket`.
             TicketForOther: of another connector, node, plan, group or cycle, or its epoch is another node's.
-            EpochStale: a higher epoch is known, and named.
+            EpochStale: a higher epoch is known, and named. EpochLeap: this one is too far above it.
             SuccessorRefused: a successor under an epoch that this node has not presented before.
         """
         ticket = verify_ticket(self.key, text)
@@ -62,6 +68,8 @@ class TicketGate:
             raise SuccessorRefused(group=str(group), successor=successor, epoch=ticket.epoch)
         if ticket.epoch > highest.epoch:
             ticket.require_fresh(now)
+            if ticket.epoch - highest.epoch > MAX_LEAP:
+                raise EpochLeap(group=str(group), epoch=ticket.epoch, current=highest.epoch)
         elif highest.node not in {None, node}:
             raise TicketForOther(what=f"epoch {ticket.epoch} of node", claimed=str(highest.node), used=node)
         return ticket

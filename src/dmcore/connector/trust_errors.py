@@ -56,6 +56,20 @@ class EpochStale(RefusedError):
 
 
 @dataclass(eq=False)
+class EpochLeap(TrustError):
+    """An epoch so far ahead that it is no next lease: taken, it would leave none above it."""
+
+    code = "ticket.leap"
+    template = (
+        "epoch {epoch} of group {group} is too far ahead of {current}, the newest that was presented: "
+        "leases are counted one by one"
+    )
+    group: str
+    epoch: int
+    current: int
+
+
+@dataclass(eq=False)
 class SuccessorRefused(TrustError):
     """A cycle that an appliance began by itself, under an epoch that it has not presented before."""
 

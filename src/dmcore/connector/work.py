@@ -20,6 +20,7 @@ from dmcore.errors import DmcoreError
 from dmcore.model.ids import PointId
 from dmcore.model.jobs import JobKind
 from dmcore.shadow.errors import PointUnknown
+from dmcore.shadow.verify import Sample
 from dmcore.targets.errors import TargetIOFailed
 
 VERDICTS: dict[type[DmcoreError], PointVerdict] = {
@@ -52,7 +53,7 @@ class Work:
         self._stop = threading.Event()
         self._left = False
         self._counter = self._done_bytes = self._total_bytes = 0
-        self._verdicts: dict[PointId, PointVerdict] = {}
+        self._points: dict[PointId, PointOutcome] = {}
         self._problem: DmcoreError | None = None
 
     # The holder of its lease
@@ -92,14 +93,20 @@ class Work:
         elif kind is JobKind.EXPIRE:
             self._each(keeper.expire)
         elif kind is JobKind.VERIFY:
-            self._total_bytes = keeper.size_of(self.job.points)
-            self._each(lambda point: keeper.verify(point, self._advance))
+            sample = self._sample()
+            self._total_bytes = keeper.size_of(self.job.points, sample)
+            self._each(lambda point: keeper.verify(point, self._advance, sample))
         elif kind is JobKind.PRESERVE:
             self._preserve()
         elif kind is JobKind.RECOVER:
             self._recover()
         else:
             assert_never(kind)
+
+    def _sample(self) -> Sample | None:
+        """The same blocks at every attempt."""
+        percent = self.job.sample_percent
+        return None if percent is None else Sample(percent, self.job.job.bytes)
 
     def _preserve(self) -> None:
         preserved = self.job.preserved
@@ -134,12 +141,13 @@ class Work:
         except Exception as error:  # noqa: BLE001 - the same
             known = _known(error)
             if verdict := VERDICTS.get(type(known)):
-                self._verdicts[point] = verdict
+                until = known.until if isinstance(known, PointKept) else None
+                self._points[point] = PointOutcome(point=point, verdict=verdict, kept_until=until)
             if self.job.kind is not JobKind.EXPIRE or not isinstance(known, DECISIONS):
                 self._problem = self._problem or known
             log.warning("job's point", **self._ids, point=str(point), code=known.code, problem=str(known))
         else:
-            self._verdicts[point] = PointVerdict.DONE
+            self._points[point] = PointOutcome(point=point, verdict=PointVerdict.DONE)
 
     def _advance(self, count: int) -> None:
         self._done_bytes += count
@@ -151,10 +159,10 @@ class Work:
             raise JobCancelled(job=str(self.job.job))
 
     def _outcome(self, result: JobResult) -> Outcome:
-        verdicts = tuple(PointOutcome(point=point, verdict=verdict) for point, verdict in self._verdicts.items())
         return Outcome(
-            epoch=self.job.epoch, result=result, problem=self._told(), progress=self.progress(), points=verdicts
-        )
+            epoch=self.job.epoch, result=result, problem=self._told(), progress=self.progress(),
+            points=tuple(self._points.values()),
+        )  # fmt: skip
 
     def _told(self) -> Problem | None:
         """The problem as it may cross. Its words stay here, in the log, under the same id."""

@@ -215,3 +215,25 @@ class StoreNewer(ConfigurationError):
     status: ClassVar[int] = 503
     template = "the database is at schema {found}, which this version does not know; install the version that made it"
     found: str
+
+
+@dataclass(eq=False)
+class StoreRefused(ConfigurationError):
+    """PostgreSQL is there, and does not let this control plane in."""
+
+    code = "store.refused"
+    status: ClassVar[int] = 503
+    template = (
+        "the database refuses this control plane: {problem}; check `database` in its settings, then PGPASSWORD or"
+        " ~/.pgpass, then the server's pg_hba.conf"
+    )
+    problem: str
+
+
+@dataclass(eq=False)
+class StoreInUse(BusyError):
+    """A control plane works with the database whose tables should be changed."""
+
+    code = "store.in-use"
+    status: ClassVar[int] = 503
+    template = "a control plane works with this database; stop every replica of it, then run this again"

@@ -6,12 +6,13 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, inspect, select
 
 from dmcore.api.operators import NewToken, OperatorRole, TokenSpec
 from dmcore.control.access import operators
 from dmcore.control.access.enrolment import Invitation
-from dmcore.control.access.signatures import SignatureBook
+from dmcore.control.access.refusals import Refusals
+from dmcore.control.access.signatures import KeyRing, SignatureBook
 from dmcore.control.certificates import ServerCertificate, open_certificate
 from dmcore.control.errors import StoreOutdated
 from dmcore.control.queue.tickets import TicketDesk
@@ -22,6 +23,7 @@ from dmcore.control.store.tables import meta
 from dmcore.control.store.upgrade import EMPTY, require_current, upgrade
 from dmcore.control.web.waiters import Waiters
 from dmcore.host.clock import Clock, utc_now
+from dmcore.host.lock import StateLock
 
 CONTROL_KEY = "control"
 """The row of `meta` with this control plane's id: it is the database's, so a restored one keeps it."""
@@ -44,6 +46,8 @@ class Plane:
     """Where it is really served."""
     waiters: Waiters = field(default_factory=Waiters)
     signatures: SignatureBook = field(default_factory=SignatureBook)
+    keys: KeyRing = field(default_factory=KeyRing)
+    refusals: Refusals = field(default_factory=Refusals)
     skews: dict[str, datetime] = field(default_factory=dict)
     """When each node was last said to have a clock that is off."""
 
@@ -101,6 +105,8 @@ def initialise(settings: ControlPlaneSettings, clock: Clock = utc_now) -> NewTok
     open_certificate(settings, clock)
     database = Database(settings.database_url)
     try:
+        with database.read() as connection:
+            _require_none(connection, settings)
         upgrade(database)
         with database.write() as connection:
             _require_none(connection, settings)
@@ -112,22 +118,26 @@ def initialise(settings: ControlPlaneSettings, clock: Clock = utc_now) -> NewTok
 
 
 def upgrade_store(settings: ControlPlaneSettings) -> None:
-    """Bring its tables to this version. Repeating it changes nothing.
+    """Bring its tables to this version, with no control plane running. Repeating it changes nothing.
 
     Raises:
         NotInitialised: there is no database yet.
+        NodeRunning: this state directory's control plane runs. StoreInUse: another replica does.
         StoreNewer, StoreBusy, StoreFull: nothing was changed.
     """
     _require_file(settings)
-    database = Database(settings.database_url)
-    try:
-        upgrade(database)
-    finally:
-        database.close()
+    with StateLock(settings.state_dir):
+        database = Database(settings.database_url)
+        try:
+            upgrade(database)
+        finally:
+            database.close()
 
 
 def control_id(connection: Connection) -> UUID | None:
     """The id of the control plane whose database this is; None: of none yet."""
+    if not inspect(connection).has_table(meta.name):
+        return None
     found = connection.execute(select(meta.c.value).where(meta.c.key == CONTROL_KEY)).scalar_one_or_none()
     return None if found is None else UUID(found)
 

@@ -115,3 +115,16 @@ class ControlFault(DmcoreError):
     code = "control.fault"
     status: ClassVar[int] = 500
     template = "a fault of the control plane; its log tells more under the correlation id"
+
+
+@dataclass(eq=False)
+class DriverMissing(ConfigurationError):
+    """The settings name a PostgreSQL database, and nothing here can talk to one."""
+
+    code = "store.driver"
+    status: ClassVar[int] = 503
+    template = (
+        "`database` names a PostgreSQL database, whose driver cannot be used here ({problem}); install dmcore with its"
+        " extra `postgresql`: pip install 'dmcore[postgresql]'"
+    )
+    problem: str

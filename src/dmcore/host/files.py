@@ -1,14 +1,18 @@
 """Small state files: replaced or made as a whole, durable when the call returns."""
 
 import os
+import re
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from dmcore.host.errors import FileBroken, FileExposed
 
 MAX_STATE_BYTES = 1 << 20
 """No file read here is larger; whatever is, is not ours."""
+SCRATCH = re.compile(r"\..+\.([0-9]+)-[0-9a-f]{16}")
+"""A file that is being made, and by which process."""
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -30,6 +34,20 @@ def create_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     finally:
         scratch.unlink()
     fsync_dir(path.parent)
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove what processes that were killed have left half made, in a whole tree.
+
+    For the process that has the tree to itself, before it makes anything there: only another one that lives, such as an
+    operator's command, can be at work.
+    """
+    for place, _, names in os.walk(folder):
+        for name in names:
+            made_by = SCRATCH.fullmatch(name)
+            if made_by and not _is_another(int(made_by[1])):
+                with suppress(FileNotFoundError):  # that command's own, which has its name now
+                    (Path(place) / name).unlink()
 
 
 def fsync_dir(path: Path) -> None:
@@ -89,7 +107,7 @@ def _read(path: Path) -> tuple[bytes, int]:
 
 
 def _scratch(path: Path, data: bytes, mode: int) -> Path:
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(8)}")
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with open(handle, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
@@ -100,3 +118,8 @@ def _scratch(path: Path, data: bytes, mode: int) -> Path:
         scratch.unlink()
         raise
     return scratch
+
+
+def _is_another(pid: int) -> bool:
+    """Whether a process of this number lives, and is not this one: in a container they begin anew at each start."""
+    return pid != os.getpid() and Path(f"/proc/{pid}").exists()

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from dmcore.host.errors import NodeRunning
-from dmcore.host.files import make_dir
+from dmcore.host.files import make_dir, remove_scratch
 
 LOCK_FILE = "node.lock"
 
@@ -16,7 +16,7 @@ class StateLock:
     """Held by the one process that runs a node. The kernel frees it however the process ends."""
 
     def __init__(self, state_dir: Path) -> None:
-        """Take it, or fail at once.
+        """Take it, or fail at once. What a killed process has left half made is removed.
 
         Raises:
             NodeRunning: another process has it.
@@ -27,6 +27,7 @@ class StateLock:
         except BlockingIOError as held:
             os.close(self._handle)
             raise NodeRunning(path=str(state_dir)) from held
+        remove_scratch(state_dir)
 
     def release(self) -> None:
         """Let another process run the node."""

@@ -40,7 +40,7 @@ def await_job(
         code = job.problem.code if job.problem else f"job.{job.state}"
         message = f"job {job.id} ended {job.state} with {code}; the appliance's log says more"
         raise JobFailed(message, code, exit_code_of(code))
-    return job
+    return operator.job(job.id) if job is jobs[0] else job  # a list says nothing of disks
 
 
 def await_point(operator: OperatorClient, plan: PlanId, job: JobView, each: Callable[[], None]) -> None:

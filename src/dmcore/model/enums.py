@@ -27,6 +27,7 @@ class Reason(StrEnum):
     NO_TOKEN = "no-token"  # noqa: S105 - a tracking token, not a secret
     TRACKING_LOST = "tracking-lost"
     TRACKING_RESET = "tracking-reset"
+    RESIZED = "resized"
     REQUESTED = "requested"
 
 

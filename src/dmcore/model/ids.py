@@ -1,5 +1,6 @@
 """Who is who. Ids are UUIDs made by one side only; a node's id is the hash of its public key."""
 
+import re
 from typing import NewType
 from uuid import UUID, uuid5
 
@@ -42,3 +43,14 @@ def image_of(cycle: CycleId) -> ImageId:
 def source_snapshot_name(group: GroupId, cycle: CycleId) -> str:
     """The name of a cycle's source snapshot, known before the snapshot is made."""
     return f"dmcore-{group}-{cycle}"
+
+
+def parse_snapshot_name(name: str) -> tuple[GroupId, CycleId] | None:
+    """Whose source snapshot this is; None: not one of ours, whatever it begins with."""
+    parts = re.fullmatch(r"dmcore-(.{36})-(.{36})", name)
+    try:
+        group, cycle = (UUID(part) for part in (parts.groups() if parts else ("", "")))
+    except ValueError:
+        return None
+    known = GroupId(group), CycleId(cycle)
+    return known if source_snapshot_name(*known) == name else None

@@ -12,12 +12,15 @@ class Phase(StrEnum):
     SNAPSHOTTED = "snapshotted"
     PUBLISHED = "published"
     RECLAIMED = "reclaimed"
+    DROPPING = "dropping"
+    """A direct cycle is given up: what it had written is being accounted for."""
     DROPPED = "dropped"
     FAILED = "failed"
 
 
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
-    Phase.RECEIVING: frozenset({Phase.SEALED, Phase.DROPPED}),
+    Phase.RECEIVING: frozenset({Phase.SEALED, Phase.DROPPED, Phase.DROPPING}),
+    Phase.DROPPING: frozenset({Phase.DROPPED}),
     Phase.SEALED: frozenset({Phase.APPLIED, Phase.FAILED}),
     Phase.APPLIED: frozenset({Phase.SNAPSHOTTED, Phase.FAILED}),
     Phase.SNAPSHOTTED: frozenset({Phase.PUBLISHED}),

@@ -1,9 +1,13 @@
 """What a node says to the control plane, signed, with its clock's error taken out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 from uuid import UUID, uuid4
 
+import structlog
+
 from dmcore.api.base import MAX_BODY_BYTES, Message
+from dmcore.api.client_errors import ControlRefused
 from dmcore.api.http import Transport
 from dmcore.api.jobs import Outcome, Progress
 from dmcore.api.nodes import (
@@ -26,8 +30,18 @@ from dmcore.node.signed import SignedCalls, Signer
 from dmcore.node.version import OWN_VERSION
 
 HEARTBEAT_TIMEOUT_S = 10.0
+MAX_ANSWER_BYTES = 4 << 20
+"""All that an appliance may be told of its plans, and far more than any other answer."""
+REFUSED_AS_THEY_ARE = frozenset({413, 422})
+"""What is answered so is not taken from anybody, ever."""
 POLL_MARGIN_S = 15.0
 """What an answer to a poll may take beyond the wait that was asked for."""
+
+LOGGED_CHARACTERS = 500
+
+Told = TypeVar("Told", bound=Message)
+
+log = structlog.get_logger()
 
 
 class NodeClient:
@@ -44,7 +58,7 @@ class NodeClient:
         self.incarnation: UUID = main.incarnation if main else uuid4()
         self.signer: Signer = main.signer if main else Signer(identity, enrolment.control, clock)
         self._enrolment = enrolment
-        self._transport = Transport(enrolment.urls, enrolment.trust)
+        self._transport = Transport(enrolment.urls, enrolment.trust, max_answer_bytes=MAX_ANSWER_BYTES)
         self._calls = SignedCalls(self._transport, self.signer)
 
     def branch(self) -> "NodeClient":
@@ -80,22 +94,45 @@ class NodeClient:
     def points(self, facts: Sequence[PointFact]) -> None:
         """State points, as many as there are. Stating one again changes nothing."""
         for first in range(0, len(facts), MAX_POINTS):
-            self._calls.tell("POST", "/v1/nodes/points", PointsReport(points=tuple(facts[first : first + MAX_POINTS])))
+            self._each_or_all(facts[first : first + MAX_POINTS], self._state)
 
     def offline(self, cycles: Sequence[OfflineCycle]) -> None:
         """Report cycles that were run without a control plane, as many as there are. Again changes nothing."""
         for first in range(0, len(cycles), MAX_OFFLINE):
-            self._report(list(cycles[first : first + MAX_OFFLINE]))
+            self._each_or_all(cycles[first : first + MAX_OFFLINE], self._report)
 
-    def _report(self, cycles: list[OfflineCycle]) -> None:
+    def _state(self, facts: Sequence[PointFact]) -> None:
+        self._calls.tell("POST", "/v1/nodes/points", PointsReport(points=tuple(facts)))
+
+    def _report(self, cycles: Sequence[OfflineCycle]) -> None:
         report = OfflineReport(cycles=tuple(cycles))
-        if not _too_long(report):
-            self._calls.tell("POST", "/v1/nodes/offline", report)
-        elif len(cycles) > 1:
+        if _too_long(report) and len(cycles) > 1:
             self._report(cycles[: len(cycles) // 2])
             self._report(cycles[len(cycles) // 2 :])
-        else:
-            self._report([cycles[0].model_copy(update={"outcome": without_disks(cycles[0].outcome)})])
+            return
+        if _too_long(report):
+            report = OfflineReport(cycles=(cycles[0].model_copy(update={"outcome": without_disks(cycles[0].outcome)}),))
+        self._calls.tell("POST", "/v1/nodes/offline", report)
+
+    def _each_or_all(self, told: Sequence[Told], tell: Callable[[Sequence[Told]], None]) -> None:
+        """All at once; or, where that is refused for what is in it, all but what is at fault, which is logged.
+
+        One that is never taken must not be in the way of the others, nor of all that this node says afterwards.
+        """
+        try:
+            tell(told)
+        except ControlRefused as refused:
+            if refused.status not in REFUSED_AS_THEY_ARE:
+                raise
+            if len(told) == 1:
+                log.error(
+                    "the control plane does not take this",
+                    what=told[0].model_dump_json()[:LOGGED_CHARACTERS],
+                    code=refused.code,
+                )
+                return
+            for half in (told[: len(told) // 2], told[len(told) // 2 :]):
+                self._each_or_all(half, tell)
 
     def close(self) -> None:
         """Cut what is under way, in whatever thread; every later call fails at once. Idempotent."""

@@ -132,7 +132,9 @@ def _leaves_another(state_dir: Path, token: JoinToken, *, force: bool) -> bool:
         if not force:
             raise
         return True
-    if before is None or before.control == token.control:
+    if before is None:  # what is there was left by a change that broke off: whose it is nobody knows
+        return control_dir(state_dir).exists()
+    if before.control == token.control:
         return False
     if not force:
         raise EnrolledElsewhere(control=str(before.control), url=before.urls[0])

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from dmcore.api.client_errors import ControlRefused
+from dmcore.api.client_errors import ControlBusy, ControlRefused
 from dmcore.api.jobs import Outcome, Progress
 from dmcore.api.nodes import HeartbeatReply
 from dmcore.errors import DmcoreError
@@ -26,6 +26,8 @@ NO_SUCH_JOB = 404
 REFUSED_FOR_GOOD = frozenset({404, 409, 422})
 """An outcome answered so is taken by nobody, ever."""
 MIN_HEARTBEAT_S, MAX_HEARTBEAT_S = 0.25, 600.0
+TURN_S = 0.1
+"""How soon who waits for another thread's delivery notices that it should stop."""
 STOP_S = 5.0
 """How long a stop waits for outcomes to be taken; they are durable here."""
 
@@ -93,8 +95,11 @@ class LeaseKeeper:
         with self._lock:
             self._held.pop(job, None)
 
-    def flush(self, client: NodeClient | None = None) -> None:
-        """Try to deliver every outcome now.
+    def flush(
+        self, client: NodeClient | None = None, stopped: Callable[[], bool] = lambda: False,
+        between: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """Try to deliver every outcome now, until `stopped`. `between` is called after each.
 
         Raises:
             DmcoreError: one of NodeClient's, and some outcomes are left.
@@ -103,12 +108,14 @@ class LeaseKeeper:
         if self._fault is not None:
             raise self._fault
         refused: ControlRefused | None = None
-        with self._delivering:
-            for waiting in self._box.all():
-                try:
-                    self._deliver(client or self._client, waiting)
-                except ControlRefused as problem:  # of this one: the others may be taken
-                    refused = problem
+        for waiting in self._box.all():
+            try:
+                self._deliver(client or self._client, waiting, stopped)
+            except ControlBusy:  # for all of them
+                raise
+            except ControlRefused as problem:  # of this one: the others may be taken
+                refused = problem
+            between()
         if refused is not None:
             raise refused
 
@@ -171,14 +178,25 @@ class LeaseKeeper:
         if self._deliver_due > self._clock() or not self._box.all():
             return
         try:
-            self.flush()
+            self.flush(between=self._heartbeats)  # however many there are, and however slowly they are taken
         except DmcoreError as problem:
             log.debug("outcomes wait", count=self.undelivered, code=problem.code)
             self._deliver_due = self._clock() + self._backoff.next_s()
         else:
             self._backoff.reset()
 
-    def _deliver(self, client: NodeClient, waiting: Waiting) -> None:
+    def _deliver(self, client: NodeClient, waiting: Waiting, stopped: Callable[[], bool]) -> None:
+        """In turns, one outcome at a time: what another thread has just delivered is not said twice."""
+        while not self._delivering.acquire(timeout=TURN_S):
+            if stopped():
+                return
+        try:
+            if self._box.holds(waiting):
+                self._say(client, waiting)
+        finally:
+            self._delivering.release()
+
+    def _say(self, client: NodeClient, waiting: Waiting) -> None:
         try:
             client.outcome(waiting.job, waiting.outcome)
         except ControlRefused as refused:

@@ -29,36 +29,49 @@ class OutcomeBox:
     def __init__(self, state_dir: Path) -> None:
         """Reads what an earlier process left. A file that cannot be read is told of, and left where it is."""
         self._folder = control_dir(state_dir) / "outcomes"
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        """What is in memory; and the turn to change it and its file, so that both come and go together."""
         found = [waiting for path in sorted(self._folder.glob("*.json")) if (waiting := _read(path))]
         self._waiting = {self._path(each): each for each in sorted(found, key=lambda each: each.outcome.epoch)}
 
     def put(self, job: UUID, outcome: Outcome) -> None:
-        """Keep one. If it cannot be made durable it is kept in memory, and the log says so."""
+        """Keep one: durably, before anybody tells of it. If that fails it is kept in memory, and the log says so."""
         waiting = Waiting(job=job, outcome=outcome)
         path = self._path(waiting)
-        with self._lock:
-            self._waiting[path] = waiting
-        try:
-            make_dir(self._folder)
-            replace_file(path, _durable(waiting).model_dump_json().encode())
-        except OSError as problem:
-            log.error("outcome is not durable", job=str(job), path=str(path), problem=problem.strerror)
+        with self._writing:
+            self._write(path, waiting)
+            with self._lock:
+                self._waiting[path] = waiting
 
     def all(self) -> list[Waiting]:
         """Those that wait, oldest first."""
         with self._lock:
             return list(self._waiting.values())
 
-    def remove(self, waiting: Waiting) -> None:
-        """It was delivered, or never will be."""
-        path = self._path(waiting)
+    def holds(self, waiting: Waiting) -> bool:
+        """Whether it is this very one that waits: not delivered, and none was put in its place."""
         with self._lock:
-            self._waiting.pop(path, None)
+            return self._waiting.get(self._path(waiting)) is waiting
+
+    def remove(self, waiting: Waiting) -> None:
+        """It was delivered, or never will be. One that was put in its place meanwhile stays."""
+        path = self._path(waiting)
+        with self._writing:
+            if not self.holds(waiting):
+                return
+            with self._lock:
+                del self._waiting[path]
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as problem:  # the next process says it again, which changes nothing
+                log.error("outcome's file stays", path=str(path), problem=problem.strerror)
+
+    def _write(self, path: Path, waiting: Waiting) -> None:
         try:
-            path.unlink(missing_ok=True)
-        except OSError as problem:  # the next process says it again, which changes nothing
-            log.error("outcome's file stays", path=str(path), problem=problem.strerror)
+            make_dir(self._folder)
+            replace_file(path, _durable(waiting).model_dump_json().encode())
+        except OSError as problem:
+            log.error("outcome is not durable", job=str(waiting.job), path=str(path), problem=problem.strerror)
 
     def _path(self, waiting: Waiting) -> Path:
         return self._folder / f"{waiting.job}.{waiting.outcome.epoch}.json"

@@ -67,6 +67,8 @@ class StagingSettings(Section):
     path: ConfiguredPath | None = None
     quota_bytes: Annotated[int, Field(strict=True, ge=MIB)] | None = None
     reserve_bytes: Bytes = 256 * MIB
+    wait_s: Annotated[int, Field(strict=True, ge=1, le=43_200)] = 3600
+    """How long a batch may wait for room; at most half of what a source snapshot may live without an answer."""
 
 
 class RecoverySettings(Section):
@@ -92,11 +94,15 @@ class RetentionSettings(Section):
 
 
 class ApplianceLimits(Section):
-    """`[limits]` of an appliance. `buffer_bytes` bounds all batches in memory together."""
+    """`[limits]` of an appliance. `buffer_bytes` bounds all batches in memory together.
+
+    `snapshot_max_age_s` is the age watchdog: a source snapshot that nobody runs on is removed then, whatever else.
+    """
 
     parallel_cycles: Count = 4
     parallel_disks: Count = 4
     buffer_bytes: Annotated[int, Field(strict=True, ge=16 * MIB)] = 96 * MIB
+    snapshot_max_age_s: Annotated[int, Field(strict=True, ge=3600)] = 86_400
 
 
 class ConnectorLimits(Section):

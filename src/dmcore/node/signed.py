@@ -7,10 +7,10 @@ from uuid import UUID
 
 import structlog
 
-from dmcore.api.answers import accepted, content, refusal
+from dmcore.api.answers import content, refusal, require_taken
 from dmcore.api.base import Message
 from dmcore.api.client_errors import ControlRefused
-from dmcore.api.http import READ_TIMEOUT_S, Answer, Transport
+from dmcore.api.http import EARLIEST, READ_TIMEOUT_S, Answer, Transport
 from dmcore.api.signing import SKEWED, sign_request
 from dmcore.host.clock import Clock
 from dmcore.node.identity import Identity
@@ -33,7 +33,7 @@ class Signer:
 
     def authorization(self, method: str, path: str, body: bytes) -> str:
         """The header's value."""
-        now = self.clock() + self.skew
+        now = max(self.clock() + self.skew, EARLIEST)  # a clock that was set back after it had been corrected
         return sign_request(self.identity.private_key, self.identity.node, self.control, method, path, body, now)
 
     def correct(self, answer: Answer) -> bool:
@@ -65,7 +65,7 @@ class SignedCalls:
 
     def tell(self, method: str, path: str, message: Message) -> None:
         """A message whose answer says nothing but that it was taken. Raises as `ask` does."""
-        accepted(self._send(method, path, message, READ_TIMEOUT_S))
+        require_taken(self._send(method, path, message, READ_TIMEOUT_S))
 
     def _send(self, method: str, path: str, message: Message | None, timeout_s: float) -> Answer:
         body = message.model_dump_json().encode() if message else b""

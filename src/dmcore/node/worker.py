@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -26,6 +27,8 @@ BETWEEN_JOBS_S = 0.05
 """Nor is one that always has a job: it may be one that this node has, or cannot do."""
 MAX_QUIET_S = 15.0
 """A node without a free slot says this often that it lives."""
+MAX_UNDELIVERED = 1000
+"""A control plane that hands out jobs and does not take what came of them gets no more of it."""
 
 log = structlog.get_logger()
 
@@ -121,13 +124,13 @@ class Worker:
         began = time.monotonic()
         try:
             self._tell_first()
-            offer = self._desk.offer()
+            offer = self._offer()
             wait_s = self._wait_s(offer)
             reply = self._client.poll(offer, plans_version=self._plans_version or 0, wait_s=wait_s)
         except DmcoreError as error:
             self._failed(error)
             return
-        self._answered(reply)
+        self._answered(reply, offer)
         if wait_s:
             self._may_have_missed = False
         if not offer.slots:
@@ -137,6 +140,10 @@ class Worker:
         elif wait_s:
             self._woken.wait(max(began + MIN_ROUND_S - time.monotonic(), 0))
 
+    def _offer(self) -> Offer:
+        offer = self._desk.offer()
+        return replace(offer, slots=0) if self._keeper.undelivered >= MAX_UNDELIVERED else offer
+
     def _wait_s(self, offer: Offer) -> float:
         if not self._answers or not offer.slots:
             return 0  # whether it answers at all should be known at once
@@ -144,34 +151,40 @@ class Worker:
 
     def _tell_first(self) -> None:
         try:
-            self._keeper.flush(self._client)
+            self._keeper.flush(self._client, self._stopping.is_set)
         except ControlRefused as refused:  # of an outcome; it is tried again, and must not hold up what follows
             if refused.reason == SUPERSEDED:
                 raise
         self._desk.before_poll(self._client)
 
-    def _answered(self, reply: PollReply) -> None:
-        self._backoff.reset()
+    def _answered(self, reply: PollReply, offer: Offer) -> None:
         if not self._answers:
             log.info("control plane answers")
             self._answers = True
             self._desk.reached()
         if job := reply.job or reply.work:
-            self._desk.start(job, reply.heartbeat_s)
-        if reply.plans_version != self._plans_version:
-            self._get_plans(reply.plans_version)
+            self._start(job, reply.heartbeat_s, offer)
+        if reply.plans_version == self._plans_version or self._get_plans(reply.plans_version):
+            self._backoff.reset()
 
-    def _get_plans(self, version: int) -> None:
+    def _start(self, job: Job | ConnectorJob, heartbeat_s: float, offer: Offer) -> None:
+        if offer.slots:
+            self._desk.start(job, heartbeat_s)
+        else:  # it would wait here, and more of them without end
+            log.error("a job that was not asked for is left to its lease", job=str(job.job))
+
+    def _get_plans(self, version: int) -> bool:
         if not self._with_plans:
             self._plans_version = version  # said back: while it differs, polls do not wait
-            return
+            return True
         try:
             assigned = self._client.plans()
         except DmcoreError as error:
             self._failed(error)
-            return
+            return False
         self._desk.plans(assigned)
         self._plans_version = assigned.version
+        return True
 
     def _failed(self, error: DmcoreError) -> None:
         if self._stopping.is_set():

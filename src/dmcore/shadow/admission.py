@@ -62,10 +62,11 @@ def decide(state: GroupState, cycle: Cycle, *, made: bool) -> Answer:
 def _same(state: GroupState, held: Cycle, cycle: Cycle) -> Answer:
     if held.phase in COMMITTED:
         return Answer.COMMITTED
-    if held.phase is Phase.DROPPED:
+    if held.phase in {Phase.DROPPED, Phase.DROPPING}:
         raise CycleDropped(group=str(state.group), cycle=str(cycle.id), problem=held.problem)
     same_attempt = held.epoch == cycle.epoch and held.node == cycle.node
-    same_snapshot = held.snapshot_identity == cycle.snapshot_identity and held.disks == cycle.disks
+    asked = cycle.with_direct(held.direct_disks)  # that is the connector's to decide
+    same_snapshot = held.snapshot_identity == cycle.snapshot_identity and held.disks == asked.disks
     return Answer.CONTINUE if same_snapshot and (held.resumable or same_attempt) else Answer.DROP
 
 
@@ -73,7 +74,8 @@ def check_disks(state: GroupState, cycle: Cycle) -> None:
     """Whether each disk's plan fits its shadow.
 
     Raises:
-        BaseDiffers: it was planned on another image. SizeChanged: the disk or its blocks have another size.
+        BaseDiffers: it was planned on another image.
+        SizeChanged: it has grown and is no compare, has shrunk, or its blocks have another size.
     """
     for disk, plan in cycle.disks.items():
         image = state.images.get(disk)
@@ -85,7 +87,8 @@ def check_disks(state: GroupState, cycle: Cycle) -> None:
 
 
 def _check_size(disk: str, image: ShadowImage, plan: CycleDisk) -> None:
-    if image.disk_bytes != plan.disk_bytes:
+    may_grow = plan.rung is Rung.COMPARE and image.disk_bytes < plan.disk_bytes
+    if image.disk_bytes != plan.disk_bytes and not may_grow:
         raise SizeChanged(disk=disk, was=image.disk_bytes, now=plan.disk_bytes)
     if image.block_bytes != plan.block_bytes:
         raise SizeChanged(disk=f"{disk} (block size)", was=image.block_bytes, now=plan.block_bytes)

@@ -5,14 +5,12 @@ A new map is one hole, which reads as the digests of zero blocks: what a zeroed 
 A map is never ahead of its shadow: it is written only after the shadow was flushed (docs/staging-log.md).
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmcore.blocks.constants import DIGEST_BYTES
-from dmcore.blocks.files import sparse_copy
 from dmcore.blocks.grid import Grid
 from dmcore.native.batches import OpenedBatch, ZeroMode
 from dmcore.shadow.errors import StateUnreadable
@@ -27,20 +25,20 @@ ZERO = np.zeros(DIGEST_BYTES, dtype=np.uint8)
 class DigestMap:
     """One shadow's map file, open. One thread at a time."""
 
-    def __init__(self, storage: Storage, path: Path, grid: Grid) -> None:
-        """Open an existing map.
+    def __init__(self, storage: Storage, path: Path, grid: Grid, fd: int | None = None) -> None:
+        """Open an existing map, or take an open file of it.
 
         Raises:
-            StateUnreadable: it is missing, or not of this grid's size.
+            StateUnreadable: it is missing, or too short for this grid.
         """
         self._storage, self._path, self.grid = storage, path, grid
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            self._fd = storage.open(path) if fd is None else fd
         except OSError as error:
             raise StateUnreadable(path=str(path), problem=f"no digest map: {error.strerror}") from error
-        size = os.fstat(self._fd).st_size
-        if size != grid.blocks * DIGEST_BYTES:
-            os.close(self._fd)
+        size = storage.size(self._fd)
+        if size < grid.blocks * DIGEST_BYTES:  # it may be longer: its disk is about to have grown
+            storage.close(self._fd)
             raise StateUnreadable(path=str(path), problem=f"{size} bytes for {grid.blocks} blocks")
         self._zero_mode = ZeroMode.PUNCH_HOLE
 
@@ -49,21 +47,31 @@ class DigestMap:
         """Make the map of a zeroed shadow, durably, over whatever is there."""
         storage.create_sparse(path, grid.blocks * DIGEST_BYTES)
 
-    def copy(self) -> "DigestMap":
-        """This map as it is now, without a name, the caller's to close: later writes leave it alone. Raises OSError."""
-        path = self._path.with_suffix(".copy")
-        try:
-            with path.open("wb") as made:
-                sparse_copy(self._fd, made.fileno(), self.grid.blocks * DIGEST_BYTES)
-            return DigestMap(self._storage, path, self.grid)
-        finally:
-            path.unlink(missing_ok=True)
+    def copy(self, grid: Grid | None = None) -> "DigestMap":
+        """This map as it is now, without a name, the caller's to close: later writes leave it alone. Raises OSError.
+
+        Of a smaller grid, if one is given: that of an older point of a disk that has grown.
+        """
+        return DigestMap(self._storage, self._path, grid or self.grid, self._storage.copy_unnamed(self._fd, self._path))
 
     def read(self, first: int, count: int) -> NDArray[np.uint8]:
         """The digests of `count` blocks from `first` on, (count, 16); fewer at the disk's end."""
         count = max(min(count, self.grid.blocks - first), 0)
-        packed = os.pread(self._fd, count * DIGEST_BYTES, first * DIGEST_BYTES)
-        return np.frombuffer(packed, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+        digests = np.empty((count, DIGEST_BYTES), dtype=np.uint8)
+        self._storage.read_into(self._fd, first * DIGEST_BYTES, digests.data)
+        return digests
+
+    def expected(self, grid: Grid, first: int, count: int) -> NDArray[np.uint8]:
+        """What a disk of this grid, which may have grown, has in these blocks: what it has grown by is unknown.
+
+        So is the old last block, if it was short.
+        """
+        count = max(min(count, grid.blocks - first), 0)
+        known = (
+            self.grid.blocks if grid.disk_bytes == self.grid.disk_bytes else self.grid.disk_bytes // grid.block_bytes
+        )
+        held = self.read(first, min(count, max(known - first, 0)))
+        return np.concatenate([held, np.tile(UNKNOWN, (count - len(held), 1))])
 
     def write(self, batch: OpenedBatch) -> None:
         """Put a batch's digests in: zeros for ZERO rows, unknown for rows that did not open. Not durable yet."""
@@ -71,6 +79,11 @@ class DigestMap:
         self._patch(np.ascontiguousarray(self._map_rows(batch.rows)[opened]), batch.digests)
         for offset, length in batch.rows[~opened, :2]:
             self.set_unknown(int(offset), int(length))
+
+    def put(self, runs: NDArray[np.int64], digests: NDArray[np.uint8]) -> None:
+        """Put digests in by runs of blocks, (n, 2) of first and count. Not durable yet."""
+        places = np.concatenate([[0], np.cumsum(runs[:, 1])[:-1]]).astype(np.int64)
+        self._patch(np.ascontiguousarray(np.stack([runs[:, 0], runs[:, 1], places], axis=1) * DIGEST_BYTES), digests)
 
     def _map_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The same rows on the map: a DATA row takes its digest, a ZERO row becomes a run of zeros."""
@@ -106,7 +119,7 @@ class DigestMap:
     def close(self) -> None:
         """Close the file. Idempotent."""
         if self._fd >= 0:
-            os.close(self._fd)
+            self._storage.close(self._fd)
             self._fd = -1
 
     def _patch(self, rows: NDArray[np.int64], digests: NDArray[np.uint8]) -> None:

@@ -40,6 +40,18 @@ class StagingFull(TargetError):
 
 
 @dataclass(eq=False)
+class StagingReadOnly(TargetError):
+    """The file system of the staging logs takes no writes: mounted so, or turned so by the kernel after an error."""
+
+    code = "staging.read-only"
+    permanent = False
+    template = (
+        "{path}: the file system is read-only; look for its errors in the kernel's log, repair it, mount it again"
+    )
+    path: str
+
+
+@dataclass(eq=False)
 class StateUnreadable(IntegrityError):
     """A state, point or map file is not what this version writes."""
 
@@ -105,10 +117,10 @@ class CycleUnknown(RefusedError):
 
 @dataclass(eq=False)
 class SizeChanged(RefusedError):
-    """A disk has another size or block size than its shadow."""
+    """A disk has another size or block size than its shadow: grown ones are compared, shrunk ones are new disks."""
 
     code = "disk.size-changed"
-    template = "disk {disk}: {was} bytes in the shadow, {now} at the source; growing a shadow is not supported yet"
+    template = "disk {disk}: {was} bytes in the shadow, {now} in the plan, which is no compare of a disk that has grown"
     disk: str
     was: int
     now: int
@@ -168,11 +180,12 @@ class PointUnknown(RefusedError):
 
 @dataclass(eq=False)
 class PointNotVerifiable(RefusedError):
-    """The digest map has moved on: only a group's newest point can be checked against it yet."""
+    """Nobody knows any more which digests a point was committed with."""
 
     code = "point.not-verifiable"
-    template = "point {point} is not the newest of its group; its digests are not kept yet"
+    template = "point {point} cannot be verified: {why}; a newer one can"
     point: str
+    why: str
 
 
 @dataclass(eq=False)
@@ -191,8 +204,12 @@ class PointDamaged(IntegrityError):
     """Blocks of a point are not what was committed."""
 
     code = "point.damaged"
-    template = "point {point}, disk {disk}: {blocks} blocks differ from what was committed, first at offset {offset}"
+    template = (
+        "point {point}: {blocks} blocks are not what was committed, {marked} are marked to be sent again; {where}"
+    )
     point: str
-    disk: str
     blocks: int
-    offset: int
+    marked: int
+    """Of these: the newest shadow should be the same there."""
+    where: str
+    """Disks and offsets; this never leaves the data plane."""

@@ -3,32 +3,39 @@
 One thread appends; one other may sync at the same time (group commit). docs/staging-log.md is the format.
 """
 
-import errno
-import os
 import threading
 from pathlib import Path
 
 from typing_extensions import Buffer
 
 from dmcore.shadow import records, segments
+from dmcore.shadow.allocating import Allocator, LogFailure, SegmentFile, log_failure
+from dmcore.shadow.cutting import cut
 from dmcore.shadow.errors import LogPoisoned, StagingFull
-from dmcore.shadow.records import HEADER_BYTES, SALT_BYTES, RecordType, StreamRecord
-from dmcore.shadow.segments import LogEnd
+from dmcore.shadow.records import HEADER_BYTES, RecordType, StreamRecord
+from dmcore.shadow.segments import LogEnd, SegmentStart
+from dmcore.shadow.staging import StagingRoom
 from dmcore.shadow.storage import Storage
 
 
 class LogWriter:
-    """Appends behind a log's good records. After any failure it refuses everything: scan the log and make another."""
+    """Appends behind a log's good records. After any failure it refuses everything: scan the log and make another.
 
-    def __init__(self, storage: Storage, folder: Path, end: LogEnd | None = None) -> None:
+    Only a StagingFull that leaves it not `poisoned` changes nothing: there was no room, ask again.
+    """
+
+    def __init__(
+        self, storage: Storage, folder: Path, end: LogEnd | None = None, room: StagingRoom | None = None
+    ) -> None:
         """Continue at `end`, as a scan has found it; what lies behind it is cut off.
 
         Raises:
-            OSError: it could not be cut, or its older segments not be synced; scan it and try again.
+            StagingFull, StagingReadOnly, LogPoisoned: it could not be cut, or its older segments not be synced.
         """
         end = end or LogEnd()
         self._storage, self._folder = storage, folder
-        self._salt = end.salt or os.urandom(SALT_BYTES)
+        room = room or StagingRoom(storage, folder)
+        self._allocator = Allocator(storage, room, folder)
         self._chain = end.chain
         self.position = end.position
         """The length of the log, over all segments."""
@@ -36,118 +43,189 @@ class LogWriter:
         """The length that is known to be synced: the ACK's ground."""
         self._lock = threading.Lock()
         self._syncing = threading.Lock()  # a descriptor must not be closed, and its number reused, under a sync
+        self._turning = threading.Lock()
         self._poisoned = ""
         self._unsynced: list[int] = []
         self._stream: StreamRecord | None = None
-        self._segment, self._segment_start, self._fd = self._cut(end)
-
-    def _cut(self, end: LogEnd) -> tuple[int, int, int]:
-        """Leave nothing behind `end`, and open the segment it lies in. Returns its number, start and descriptor.
-
-        The last segments go first, so that a crash here leaves no gap. Those before the open one are synced: whoever
-        wrote them may have been killed before its own sync, and ours will cover only the open one.
-        """
-        self._storage.make_dir(self._folder)
-        kept = [segment for segment in end.segments if segment.start < end.position]
-        for dropped in reversed(end.segments[len(kept) :]):
-            self._storage.unlink(dropped.path)
-        if not kept:
-            return 0, 0, self._storage.create(segments.segment_path(self._folder, 0))
-        *finished, last = kept
-        for segment in finished:
-            self._storage.sync_file(segment.path)
-        if last.start + last.size > end.position:
-            self._storage.truncate(last.path, end.position - last.start)
-        return len(kept) - 1, last.start, os.open(last.path, os.O_RDWR | os.O_CLOEXEC)
+        self._next: SegmentFile | None = None
+        try:
+            self._salt, self._segment = cut(storage, folder, end)
+            room.recount(folder)
+        except OSError as error:
+            raise log_failure(storage, folder, error, "the log could not be made or cut") from error
+        self._following = self._segment.number + 1 if self._segment else end.first
+        self._holds_batch = self._segment is not None
 
     def start_stream(self, stream: StreamRecord) -> None:
-        """Append a STREAM record: the batches that follow are this stream's, counted from its `next_batch`."""
+        """Append a STREAM record: the batches that follow are this stream's, counted from its `next_batch`.
+
+        Raises: as `append_batch`.
+        """
+        body = stream.pack()
+        size = HEADER_BYTES + len(body)
+        if self._is_full(size):
+            self._turn(size)
+        self._make_room(size)
+        self._append(RecordType.STREAM, body)
         self._stream = stream
-        self._append(RecordType.STREAM, stream.pack())
 
     def append_batch(self, batch: Buffer, number: int) -> None:
         """Append one authenticated batch, exactly as received. Not durable before `sync`.
 
         Raises:
-            StagingFull: no space. LogPoisoned: any other failure, or an earlier one.
+            StagingFull: no room; if the log is not poisoned, ask again. StagingReadOnly, LogPoisoned: it is.
         """
-        if self.position - self._segment_start >= segments.SEGMENT_BYTES and self._stream is not None:
-            self._roll()
-            self._append(RecordType.STREAM, self._stream._replace(next_batch=number).pack())
+        size = HEADER_BYTES + memoryview(batch).nbytes
+        if self._is_full(size) and self._stream is not None:
+            stream = self._stream._replace(next_batch=number).pack()
+            self._turn(HEADER_BYTES + len(stream) + size)
+            self._append(RecordType.STREAM, stream)
+        self._make_room(size)
         self._append(RecordType.BATCH, batch)
+        self._holds_batch = True
 
     def sync(self) -> int:
         """Make durable what had been appended when this was called. Returns that length, `durable_to`.
 
         Raises:
-            LogPoisoned: the sync failed, now or before. It is never tried again.
+            LogPoisoned, StagingFull, StagingReadOnly: the sync failed, now or before. It is never tried again.
         """
         with self._syncing:
             with self._lock:
                 self._refuse_if_poisoned()
-                position, finished, current = self.position, list(self._unsynced), self._fd
-            self._sync_files([*finished, current])
+                position, finished = self.position, list(self._unsynced)
+                current = [self._segment.fd] if self._segment else []
+            self._sync_files([*finished, *current])
             with self._lock:
                 self._unsynced = [fd for fd in self._unsynced if fd not in finished]
                 self.durable_to = position
             for fd in finished:
-                os.close(fd)
+                self._storage.close(fd)
         return position
+
+    def prepare(self) -> None:
+        """Allocate ahead what the next appends will need, if they come near. That there is no room is no error yet.
+
+        Raises:
+            LogPoisoned, StagingFull, StagingReadOnly: it failed, and the log is poisoned.
+        """
+        with self._syncing, self._turning:
+            segment = self._segment
+            if self._poisoned or segment is None or self._allocator.short:
+                return
+            if self.position - segment.start < segment.ready * 3 // 4:
+                return
+            try:
+                if segment.ready < segments.SEGMENT_BYTES:
+                    self._extend(segment, segment.ready + 1)
+                else:
+                    self._extend(self._following_segment(), segments.SEGMENT_BYTES)
+            except StagingFull:
+                if self._poisoned:
+                    raise
+
+    def close_segment(self) -> SegmentStart | None:
+        """Let the next record go into a new segment, and give its start: a checkpoint there frees all before it.
+
+        None, and nothing has changed: not all of the log is durable.
+        """
+        with self._syncing, self._turning, self._lock:
+            if self._poisoned or self.durable_to != self.position:
+                return None
+            closed, self._segment = self._segment, None
+            start = SegmentStart(self._following, self.position, self._chain, self._salt)
+        if closed is not None:  # a file that is removed while it is open frees nothing
+            self._storage.close(closed.fd)
+        return start
 
     def close(self) -> None:
         """Close the files; never syncs. Idempotent."""
-        with self._syncing, self._lock:
+        with self._syncing, self._turning, self._lock:
             self._poisoned = self._poisoned or "the log is closed"
-            open_fds, self._unsynced, self._fd = [*self._unsynced, self._fd], [], -1
-        for fd in open_fds:
-            if fd >= 0:
-                os.close(fd)
+            open_files = [segment.fd for segment in (self._segment, self._next) if segment]
+            fds, self._unsynced, self._segment, self._next = [*self._unsynced, *open_files], [], None, None
+        for fd in fds:
+            self._storage.close(fd)
 
     @property
     def chain(self) -> int:
         """The hash of the last record's header: with the length, what SEALED names."""
         return self._chain
 
+    @property
+    def poisoned(self) -> bool:
+        """Whether it refuses everything."""
+        return bool(self._poisoned)
+
+    def _is_full(self, size: int) -> bool:
+        """Whether a record of this size begins a new segment. One that holds no batch yet takes any."""
+        if self._segment is None:
+            return True
+        return self._holds_batch and self.position - self._segment.start + size > segments.SEGMENT_BYTES
+
+    def _turn(self, size: int) -> None:
+        """Go on in the next segment, in which so much is allocated."""
+        with self._turning:
+            self._refuse_if_poisoned()
+            following = self._following_segment()
+            self._extend(following, size)
+            with self._lock:
+                if self._segment is not None:
+                    self._unsynced.append(self._segment.fd)
+                following.start = self.position
+                self._segment, self._next = following, None
+                self._following = following.number + 1
+                self._holds_batch = False
+
+    def _following_segment(self) -> SegmentFile:
+        if self._next is None:
+            try:
+                self._next = self._allocator.make(self._following)
+            except OSError as error:
+                raise self._poison(error, "new segment") from error
+        return self._next
+
+    def _make_room(self, size: int) -> None:
+        self._refuse_if_poisoned()
+        if self._segment is not None:
+            self._extend(self._segment, self.position - self._segment.start + size)
+
+    def _extend(self, segment: SegmentFile, need: int) -> None:
+        if need > segment.ready:
+            try:
+                self._allocator.extend(segment, need)
+            except OSError as error:
+                raise self._poison(error, "allocating failed") from error
+
     def _sync_files(self, fds: list[int]) -> None:
         try:
             for fd in fds:
                 self._storage.io.sync(fd)
         except OSError as error:
-            raise self._poison(f"sync failed: {error}") from error
+            raise self._poison(error, "sync failed") from error
 
     def _append(self, kind: RecordType, body: Buffer) -> None:
         with self._lock:
             self._refuse_if_poisoned()
+            segment = self._segment
+            if segment is None:
+                raise LogPoisoned(path=str(self._folder), problem="a batch before any stream")
             header, chain = records.pack(kind, body, self.position, self.durable_to, self._salt, self._chain)
             try:
-                self._storage.io.append(self._fd, header, body, self.position - self._segment_start)
+                self._storage.io.append(segment.fd, header, body, self.position - segment.start)
             except OSError as error:
-                self._poisoned = f"write failed: {error}"
-                raise self._write_error(error, memoryview(body).nbytes) from error
+                failure = log_failure(self._storage, self._folder, error, "write failed", memoryview(body).nbytes)
+                self._poisoned = str(failure)
+                raise failure from error
             self._chain = chain
             self.position += HEADER_BYTES + memoryview(body).nbytes
-
-    def _roll(self) -> None:
-        path = segments.segment_path(self._folder, self._segment + 1)
-        try:
-            fd = self._storage.create(path)
-        except OSError as error:
-            raise self._poison(f"new segment: {error}") from error
-        with self._lock:
-            self._unsynced.append(self._fd)
-            self._fd, self._segment, self._segment_start = fd, self._segment + 1, self.position
 
     def _refuse_if_poisoned(self) -> None:
         if self._poisoned:
             raise LogPoisoned(path=str(self._folder), problem=self._poisoned)
 
-    def _poison(self, problem: str) -> LogPoisoned:
+    def _poison(self, error: OSError, problem: str) -> LogFailure:
+        failure = log_failure(self._storage, self._folder, error, problem)
         with self._lock:
-            self._poisoned = problem
-        return LogPoisoned(path=str(self._folder), problem=problem)
-
-    def _write_error(self, error: OSError, body_bytes: int) -> Exception:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = self._storage.free_bytes(self._folder)
-            return StagingFull(path=str(self._folder), needed_bytes=body_bytes, free_bytes=free)
-        return LogPoisoned(path=str(self._folder), problem=self._poisoned)
+            self._poisoned = str(failure)
+        return failure

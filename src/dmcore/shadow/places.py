@@ -30,6 +30,15 @@ class GroupPlaces:
         return self.maps / f"{disk}.map"
 
     @property
+    def old(self) -> Path:
+        """What cycles have overwritten of maps, as long as a point needs it."""
+        return self.folder / "old"
+
+    def old_digests(self, disk: DiskId) -> Path:
+        """A disk's part of that."""
+        return self.old / str(disk)
+
+    @property
     def logs(self) -> Path:
         """Staged cycles of this group."""
         return self.staging / str(self.group)

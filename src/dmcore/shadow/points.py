@@ -4,7 +4,7 @@ What does change about a point is in a second, small file beside it, replaced wh
 """
 
 import threading
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -45,6 +45,8 @@ class Point(StateModel):
     plan: PlanId
     group: GroupId
     cycle: CycleId
+    number: int = 0
+    """The cycle's number in its group: what later cycles have overwritten is looked up by it."""
     source_time: datetime
     """When the source snapshot was made: the point's age counts from here."""
     consistency: Consistency
@@ -95,7 +97,7 @@ class Catalogue:
 
     def all(self) -> list[Point]:
         """All points that can be read, oldest first. A damaged file hides only itself: see `unreadable`."""
-        found = [point for path in self._paths() if isinstance(point := _try_load(path, Point), Point)]
+        found = [point for path in self._paths() if isinstance(point := self._try_load(path, Point), Point)]
         return sorted(found, key=lambda point: (point.source_time, point.id))
 
     def count(self) -> int:
@@ -104,25 +106,25 @@ class Catalogue:
 
     def holds(self, point: PointId) -> bool:
         """Whether there is this point, damaged or not. Reads no file."""
-        return self._path(point).exists()
+        return self._storage.exists(self._path(point))
 
     def unreadable(self) -> list[StateUnreadable]:
         """What is wrong with the files that `all` leaves out, and with flags."""
-        tried = [_try_load(path, Point) for path in self._paths()]
-        tried_flags = [_try_load(path, PointFlags) for path in self._flags_paths()]
+        tried = [self._try_load(path, Point) for path in self._paths()]
+        tried_flags = [self._try_load(path, PointFlags) for path in self._flags_paths()]
         return [error for error in [*tried, *tried_flags] if isinstance(error, StateUnreadable)]
 
     def get(self, point: PointId) -> Point:
         """One point. Raises PointUnknown, StateUnreadable."""
         try:
-            return _load(self._path(point), Point)
+            return self._load(self._path(point), Point)
         except FileNotFoundError as missing:
             raise PointUnknown(point=str(point)) from missing
 
     def made_at(self, point: PointId) -> datetime:
         """When it came into the catalogue, by this machine's clock. Raises PointUnknown."""
         try:
-            return datetime.fromtimestamp(self._path(point).stat().st_mtime, UTC)
+            return self._storage.modified_at(self._path(point))
         except FileNotFoundError as missing:
             raise PointUnknown(point=str(point)) from missing
 
@@ -130,7 +132,7 @@ class Catalogue:
 
     def flags(self, point: PointId) -> PointFlags:
         """A point's flags. Damaged ones count as UNREADABLE, and are named by `unreadable`."""
-        found = _try_load(self._flags_path(point), PointFlags)
+        found = self._try_load(self._flags_path(point), PointFlags)
         return UNREADABLE if isinstance(found, StateUnreadable) else found or PointFlags()
 
     def change(self, point: PointId, **changes: Any) -> PointFlags:
@@ -143,7 +145,7 @@ class Catalogue:
             self.made_at(point)
             path = self._flags_path(point)
             try:
-                held = _load(path, PointFlags)
+                held = self._load(path, PointFlags)
             except FileNotFoundError:
                 held = PointFlags()
             wanted = held.model_copy(update=changes)
@@ -154,12 +156,14 @@ class Catalogue:
 
     def changed(self) -> list[PointFlags]:
         """The flags of all points whose flags were ever changed."""
-        return [flags for path in self._flags_paths() if isinstance(flags := _try_load(path, PointFlags), PointFlags)]
+        return [
+            flags for path in self._flags_paths() if isinstance(flags := self._try_load(path, PointFlags), PointFlags)
+        ]
 
     def expiring(self) -> list[Point]:
         """The points whose removal has begun."""
-        marked = [path for path in self._flags_paths() if getattr(_try_load(path, PointFlags), "expiring", False)]
-        found = [_try_load(path.with_suffix(".json"), Point) for path in marked]
+        marked = [path for path in self._flags_paths() if getattr(self._try_load(path, PointFlags), "expiring", False)]
+        found = [self._try_load(path.with_suffix(".json"), Point) for path in marked]
         return [point for point in found if isinstance(point, Point)]
 
     def remove(self, point: PointId) -> None:
@@ -171,14 +175,17 @@ class Catalogue:
     def remove_stray_flags(self) -> None:
         """Remove the flags of points that are gone: what a crash within `remove` has left."""
         for path in self._flags_paths():
-            if not path.with_suffix(".json").exists():
+            if not self._storage.exists(path.with_suffix(".json")):
                 self._storage.unlink(path)
 
     def _paths(self) -> list[Path]:
-        return sorted(self._folder.glob("*.json"))
+        return self._files(".json")
 
     def _flags_paths(self) -> list[Path]:
-        return sorted(self._folder.glob(f"*{FLAGS_SUFFIX}"))
+        return self._files(FLAGS_SUFFIX)
+
+    def _files(self, suffix: str) -> list[Path]:
+        return [self._folder / name for name in self._storage.names(self._folder) if name.endswith(suffix)]
 
     def _path(self, point: PointId) -> Path:
         return self._folder / f"{point}.json"
@@ -186,21 +193,19 @@ class Catalogue:
     def _flags_path(self, point: PointId) -> Path:
         return self._path(point).with_suffix(FLAGS_SUFFIX)
 
+    def _try_load(self, path: Path, kind: type[Kept]) -> Kept | StateUnreadable | None:
+        """What is in a file, what is wrong with it, or None: it is not there (any more)."""
+        try:
+            return self._load(path, kind)
+        except FileNotFoundError:
+            return None
+        except StateUnreadable as error:
+            return error
 
-def _try_load(path: Path, kind: type[Kept]) -> Kept | StateUnreadable | None:
-    """What is in a file, what is wrong with it, or None: it is not there (any more)."""
-    try:
-        return _load(path, kind)
-    except FileNotFoundError:
-        return None
-    except StateUnreadable as error:
-        return error
-
-
-def _load(path: Path, kind: type[Kept]) -> Kept:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise
-    except (OSError, ValidationError) as error:
-        raise StateUnreadable(path=str(path), problem=what_is_wrong(error)) from error
+    def _load(self, path: Path, kind: type[Kept]) -> Kept:
+        try:
+            return kind.model_validate_json(self._storage.read_file(path))
+        except FileNotFoundError:
+            raise
+        except (OSError, ValidationError) as error:
+            raise StateUnreadable(path=str(path), problem=what_is_wrong(error)) from error

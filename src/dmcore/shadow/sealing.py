@@ -9,9 +9,10 @@ from dmcore.model.enums import Rung
 from dmcore.model.ids import DiskId
 from dmcore.shadow.digestmap import DigestMap
 from dmcore.shadow.errors import CoverageDiffers
+from dmcore.shadow.growing import grown
 from dmcore.shadow.kit import GroupKit
 from dmcore.shadow.receiver import DiskReceiver
-from dmcore.shadow.state import CycleDisk, GroupState
+from dmcore.shadow.state import CycleDisk, GroupState, ShadowImage
 
 
 def seal_disk(
@@ -27,14 +28,22 @@ def seal_disk(
     if named != ex.coverage_hash(coverage):
         durable = f"the {covered_bytes} bytes that are durable are not what commit names"
         raise CoverageDiffers(disk=str(disk), problem=durable)
-    if plan.rung is not Rung.SEED and state.images[disk].unknown_blocks:
-        _require_unknown_covered(kit, disk, plan, coverage)
+    if plan.rung is not Rung.SEED:
+        _require_unknown_covered(_unknown(kit, disk, plan, state.images[disk]), disk, coverage)
     return plan.model_copy(update={"covered_bytes": covered_bytes, "log_bytes": log_bytes, "log_chain": chain})
 
 
-def _require_unknown_covered(kit: GroupKit, disk: DiskId, plan: CycleDisk, coverage: Extents) -> None:
-    grid = Grid(plan.disk_bytes, plan.block_bytes)
-    with closing(DigestMap(kit.storage, kit.places.digest_map(disk), grid)) as digest_map:
-        left = ex.subtract(digest_map.unknown(), coverage)
+def _unknown(kit: GroupKit, disk: DiskId, plan: CycleDisk, image: ShadowImage) -> Extents:
+    """What the cycle must carry whatever has changed. The map is read only where it has unknown blocks."""
+    larger = grown(plan, image)
+    if not image.unknown_blocks:
+        return larger
+    held = Grid(image.disk_bytes, image.block_bytes)
+    with closing(DigestMap(kit.storage, kit.places.digest_map(disk), held)) as digest_map:
+        return ex.union(digest_map.unknown(), larger)
+
+
+def _require_unknown_covered(unknown: Extents, disk: DiskId, coverage: Extents) -> None:
+    left = ex.subtract(unknown, coverage)
     if len(left):
         raise CoverageDiffers(disk=str(disk), problem=f"unknown blocks at offset {int(left[0, 0])} are not covered")

@@ -1,5 +1,6 @@
 """A group's state file: the only commit point. Replaced whole, atomically; *dirty* is derived from it."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -48,6 +49,8 @@ class CycleDisk(StateModel):
     base_image: ImageId
     next_token: str | None
     dek_version: int
+    direct: bool = False
+    """Redone while it is received; said here before the first write to its shadow."""
     expected_bytes: int = 0
     covered_bytes: int = 0
     log_bytes: int = 0
@@ -59,6 +62,8 @@ class Cycle(StateModel):
     """The open cycle, or the last one."""
 
     id: CycleId
+    number: int = 0
+    """Counts the cycles that a group has begun: what a later one has overwritten is told by it."""
     phase: Phase
     epoch: int
     successor: int = 0
@@ -71,7 +76,19 @@ class Cycle(StateModel):
     source_time: datetime
     consistency: Consistency
     disks: dict[DiskId, CycleDisk]
+    abandoned: bool = False
+    """An operator has given up what of its logs cannot be read."""
     problem: str = ""
+
+    @property
+    def direct_disks(self) -> list[DiskId]:
+        """The disks whose shadows were written before SEALED."""
+        return [disk for disk, plan in self.disks.items() if plan.direct]
+
+    def with_direct(self, disks: Iterable[DiskId]) -> "Cycle":
+        """This cycle, these disks of it direct."""
+        now = {disk: self.disks[disk].model_copy(update={"direct": True}) for disk in disks}
+        return self.model_copy(update={"disks": {**self.disks, **now}})
 
 
 class GroupState(StateModel):
@@ -87,6 +104,8 @@ class GroupState(StateModel):
     """The highest that was begun under the newest epoch: a lower one never comes back."""
     node: NodeId = NodeId("")
     """The appliance that presented the newest epoch."""
+    cycles: int = 0
+    """How many were begun: the newest one's number."""
     images: dict[DiskId, ShadowImage] = Field(default_factory=dict)
     cycle: Cycle | None = None
 
@@ -96,9 +115,21 @@ class GroupState(StateModel):
         return self.cycle if self.cycle and self.cycle.phase not in FINISHED else None
 
     @property
+    def receiving(self) -> Cycle | None:
+        """The cycle that is received, if there is one."""
+        return self.cycle if self.cycle and self.cycle.phase is Phase.RECEIVING else None
+
+    @property
     def dirty(self) -> bool:
         """Whether shadows may be half patched: never snapshotted, exported or attached then."""
-        return self.cycle is not None and self.cycle.phase is Phase.SEALED
+        return self.cycle is not None and (
+            self.cycle.phase in {Phase.SEALED, Phase.DROPPING} or bool(self.direct_disks)
+        )
+
+    @property
+    def direct_disks(self) -> list[DiskId]:
+        """The disks whose shadows are written while the cycle is received."""
+        return self.receiving.direct_disks if self.receiving is not None else []
 
     def image_of(self, disk: DiskId) -> ImageId:
         """What a disk's shadow holds; NO_IMAGE if it has none."""
@@ -119,6 +150,10 @@ class GroupState(StateModel):
         """This state with other images."""
         return self.model_copy(update={"images": images})
 
+    def with_cycle(self, **changes: object) -> "GroupState":
+        """This state with other fields of its cycle, in the same phase."""
+        return self.model_copy(update={"cycle": self.cycle.model_copy(update=changes) if self.cycle else None})
+
     def under(self, lease: "Cycle | GroupState") -> "GroupState":
         """This state under another's epoch, which its open cycle then is under too."""
         moved = {"epoch": lease.epoch, "successor": lease.successor, "node": lease.node}
@@ -126,7 +161,7 @@ class GroupState(StateModel):
         return self.model_copy(update={**moved, "cycle": cycle})
 
 
-def load_state(folder: Path) -> GroupState:
+def load_state(storage: Storage, folder: Path) -> GroupState:
     """Read a group's state.
 
     Raises:
@@ -134,7 +169,7 @@ def load_state(folder: Path) -> GroupState:
     """
     path = folder / STATE_FILE
     try:
-        return GroupState.model_validate_json(path.read_bytes()[:MAX_STATE_BYTES])
+        return GroupState.model_validate_json(storage.read_file(path, MAX_STATE_BYTES))
     except (OSError, ValidationError) as error:
         raise StateUnreadable(path=str(path), problem=what_is_wrong(error)) from error
 

@@ -75,6 +75,10 @@ class Target(Protocol):
         """Open a volume to write. Raises VolumeMissing."""
         ...
 
+    def grow(self, volume: str, disk_bytes: int) -> None:
+        """Lengthen a volume by zeros, durably. One that is as long already is left as it is. Raises VolumeMissing."""
+        ...
+
     def volumes(self) -> list[str]:
         """The names of all volumes."""
         ...

@@ -93,6 +93,11 @@ class FolderTarget:
         except OSError as error:
             raise io_failed(path, "open", 0, error) from error
 
+    def grow(self, volume: str, disk_bytes: int) -> None:
+        """Lengthen a volume by a hole, durably; never shortens it. Raises VolumeMissing, TargetIOFailed."""
+        with contextlib.closing(self.open(volume)) as held:
+            held.grow(disk_bytes)
+
     def volumes(self) -> list[str]:
         """The names of all volumes."""
         return self._finished(self._volumes, NAME)

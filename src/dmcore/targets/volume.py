@@ -114,6 +114,17 @@ class FolderVolume(FolderImage):
             self._flush_problem = error.strerror or str(error)
             raise FlushFailed(path=str(self.path), problem=self._flush_problem) from error
 
+    def grow(self, disk_bytes: int) -> None:
+        """Lengthen it by a hole, durably; never shortens it. Raises TargetIOFailed, FlushFailed."""
+        if disk_bytes <= self._disk_bytes:
+            return
+        try:
+            os.ftruncate(self._fd, disk_bytes)
+        except OSError as error:
+            raise io_failed(self.path, "grow", self._disk_bytes, error) from error
+        self.flush()
+        self._disk_bytes = disk_bytes
+
     def read_into(self, offset: int, buffer: Buffer) -> None:
         """Fill the whole buffer from offset. Raises as `FolderImage` does, and FlushFailed."""
         self._refuse_after_failed_flush()

@@ -4,6 +4,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from dmcore.wire.coding import Received, encode
@@ -22,6 +23,14 @@ PATIENCE_S = 60.0
 """How long a pause may keep a half-sent record: then the connection ends, and its credit and buffers serve others."""
 LINGER_S = 2.0
 """How long a closing side that sent an error lets the peer read it."""
+
+Dial = Callable[[str, int, float], socket.socket]
+"""A connected socket: host, port, seconds at most. Raises OSError, or UnicodeError for what is no host name."""
+
+
+def dial(host: str, port: int, timeout_s: float) -> socket.socket:
+    """Over the machine's network."""
+    return socket.create_connection((host, port), timeout_s)
 
 
 class Connection:
@@ -50,7 +59,7 @@ class Connection:
     @classmethod
     def connect(
         cls, host: str, port: int, context: ssl.SSLContext, timeout_s: float, *,
-        clock: Clock = time.monotonic, stall_s: float = STALL_S,
+        clock: Clock = time.monotonic, stall_s: float = STALL_S, dial: Dial = dial,
     ) -> "Connection":  # fmt: skip
         """Connect and agree on TLS. Whether the server takes this node's certificate, the first receive says.
 
@@ -60,7 +69,7 @@ class Connection:
         """
         deadline = clock() + timeout_s
         try:
-            sock = socket.create_connection((host, port), timeout_s)
+            sock = dial(host, port, timeout_s)
         except (OSError, UnicodeError) as error:  # UnicodeError: not even the form of a host name
             raise PeerGone(peer=f"{host}:{port}", problem=f"cannot connect: {error}") from None
         return cls._establish(sock, context, host, deadline, clock=clock, stall_s=stall_s)

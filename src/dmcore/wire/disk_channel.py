@@ -96,27 +96,30 @@ class DiskChannel(Channel):
         self.connection.send_message(StreamStart(), header.pack())
 
     def send_batch(self, data: memoryview, timeout_s: float) -> int:
-        """Wait for credit, send a batch, give back its number. The buffer may be reused when this returns."""
-        deadline = self.connection.clock() + timeout_s
+        """Wait for credit, send a batch, give back its number. The buffer may be reused when this returns.
+
+        `timeout_s` is for each word of the connector's: a Grant of 0 says that it waits for room.
+        """
         self.take_acks()
         while not self.credit:
-            self._handle(receive_before(self.connection, deadline, "credit"))
+            self._hear("credit", timeout_s)
         self.credit -= 1
         self.sent_batches += 1
         self.connection.send_batch(data)
         return self.sent_batches - 1
 
     def wait_durable(self, batch: int, timeout_s: float) -> None:
-        """Return when this batch is durable at the connector. `timeout_s` is for each Ack on the way."""
+        """Return when this batch is durable at the connector. `timeout_s` is for each word of its on the way."""
         while self.durable_batch < batch:
-            before, deadline = self.durable_batch, self.connection.clock() + timeout_s
-            while self.durable_batch == before:
-                self._handle(receive_before(self.connection, deadline, f"ack of batch {before + 1}"))
+            self._hear(f"ack of batch {self.durable_batch + 1}", timeout_s)
 
     def take_acks(self) -> None:
         """Take in what has come, without waiting."""
         while (received := self.connection.poll()) is not None:
             self._handle(received)
+
+    def _hear(self, what: str, timeout_s: float) -> None:
+        self._handle(receive_before(self.connection, self.connection.clock() + timeout_s, what))
 
     def _pages(self, what: PageOf, count: int, grid: Grid) -> Extents:
         payloads: list[memoryview] = []

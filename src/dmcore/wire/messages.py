@@ -91,11 +91,11 @@ class ErrorMessage(BaseMessage):
 
 
 class StateRequest(BaseMessage):
-    """What does the connector hold of this group?"""
+    """What does the connector hold of this group? Without a plan: whichever it is of, if of the asker's site."""
 
     type: Literal["state-request"] = "state-request"
     group: GroupId
-    plan: PlanId
+    plan: PlanId | None
 
 
 class OpenCycle(Value):
@@ -105,6 +105,13 @@ class OpenCycle(Value):
     phase: Phase
     snapshot_identity: f.Token
     snapshot_name: f.Name
+
+
+class FinishedCycle(Value):
+    """The last cycle of a group that has ended, while no other one has begun: nothing more can come of it."""
+
+    cycle: CycleId
+    phase: Phase
 
 
 class DiskState(Value):
@@ -119,12 +126,13 @@ class DiskState(Value):
 
 
 class StateReply(BaseMessage):
-    """The group's newest epoch, its open cycle, its shadows."""
+    """The group's newest epoch, its open cycle or the one that has ended last, its shadows."""
 
     type: Literal["state-reply"] = "state-reply"
     busy: bool
     epoch: f.Count
     cycle: OpenCycle | None
+    finished: FinishedCycle | None = None
     disks: Annotated[tuple[DiskState, ...], Field(max_length=f.MAX_DISKS)]
 
 
@@ -153,6 +161,7 @@ class BeginRequest(BaseMessage):
     cycle: CycleId
     epoch: f.Count
     successor: f.Successor = 0
+    source: f.Name
     target: f.Name
     snapshot_name: f.Name
     snapshot_identity: f.Token
@@ -285,10 +294,10 @@ class Ack(BaseMessage):
 
 
 class Grant(BaseMessage):
-    """`credit` more batches may be sent, though none became durable since the last Ack."""
+    """`credit` more batches may be sent, though none became durable since the last Ack. 0: staging waits for room."""
 
     type: Literal["grant"] = "grant"
-    credit: Annotated[int, Field(ge=1, lt=1 << 16)]
+    credit: f.Credit
 
 
 Message = (

@@ -87,6 +87,6 @@ def send_ack(connection: Connection, batch: int, credit: int) -> None:
 
 
 def send_grant(connection: Connection, credit: int) -> None:
-    """Let the client send `credit` more batches."""
+    """Let the client send `credit` more batches; with 0, say that it is waited for room, so that it waits on."""
     connection.allow_batches(credit)
     connection.send_message(Grant(credit=credit))

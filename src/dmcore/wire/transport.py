@@ -73,6 +73,8 @@ class TlsTransport:
             except ssl.SSLError as error:
                 if _is_end(error):
                     raise PeerGone(peer=self.peer, problem="left during the TLS handshake") from None
+                if _is_spoiled(error):
+                    raise PeerGone(peer=self.peer, problem=_reason(error)) from None
                 with contextlib.suppress(PeerGone):  # the alert says why; the peer may be gone already
                     self.flush()
                 raise HandshakeRefused(peer=self.peer, problem=_reason(error)) from None
@@ -214,7 +216,7 @@ class TlsTransport:
 
     def _failed(self, error: ssl.SSLError) -> PeerGone | HandshakeRefused:
         # In TLS 1.3 a client learns only when it reads that its certificate was not accepted.
-        if not self._trusted and "ALERT" in (error.reason or ""):
+        if not self._trusted and "ALERT" in (error.reason or "") and not _is_spoiled(error):
             return HandshakeRefused(peer=self.peer, problem=_reason(error))
         return PeerGone(peer=self.peer, problem="was cut off" if self._cut else _reason(error))
 
@@ -223,6 +225,11 @@ def _is_end(error: ssl.SSLError) -> bool:
     """Python 3.11.2, which is Debian 12's, has no class of its own for an end without close_notify."""
     ended = isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
     return ended or error.reason == "UNEXPECTED_EOF_WHILE_READING"
+
+
+def _is_spoiled(error: ssl.SSLError) -> bool:
+    """What was sent is not what has come: a fault of the way, not a word about whom the peer trusts."""
+    return "BAD_RECORD_MAC" in (error.reason or "")
 
 
 def _reason(error: ssl.SSLError) -> str:

@@ -172,9 +172,11 @@ def old_points(world: World, group: UUID, count: int, now: datetime = NOW) -> li
     return found
 
 
-def settled(connector: Worker, now: datetime, verdict: PointVerdict = PointVerdict.DONE) -> ConnectorJob:
+def settled(
+    connector: Worker, now: datetime, verdict: PointVerdict = PointVerdict.DONE, until: datetime | None = None
+) -> ConnectorJob:
     job = connector.work(now)
-    points = tuple(PointOutcome(point=point, verdict=verdict) for point in job.points)
+    points = tuple(PointOutcome(point=point, verdict=verdict, kept_until=until) for point in job.points)
     connector.finish(job, now, points=points)
     return job
 
@@ -236,21 +238,25 @@ def test_connectors_are_asked_apart(world: World) -> None:
     assert other.work(after(60)).points == (old.id,)
 
 
-def test_what_a_connector_keeps_is_asked_again_an_hour_later(world: World, connector: Worker) -> None:
+@pytest.mark.parametrize(("until_s", "again_s"), [(7200, 7200), (None, 65 + DAY)])
+def test_what_a_connector_keeps_is_asked_again_when_it_says(
+    world: World, connector: Worker, until_s: int | None, again_s: int
+) -> None:
     (group,) = world.plan()
     old = old_points(world, group, 1)
     ticked(world, after(60))
-    settled(connector, after(65), PointVerdict.KEPT)
+    settled(connector, after(65), PointVerdict.KEPT, after(until_s) if until_s else None)
     assert states_of(world, old) == [PointState.AVAILABLE]
-    assert [ticked(world, after(seconds)).expiring for seconds in (66, 120, 64 + HOUR)] == [0, 0, 0]
-    assert ticked(world, after(65 + HOUR)).expiring == 1
+    for hour in range(again_s // HOUR + 1):
+        assert ticked(world, after(min(66 + hour * HOUR, again_s - 1))).expiring == 0
+    assert ticked(world, after(again_s + HOUR)).expiring == 1
 
 
 def test_a_new_point_does_not_make_it_ask_again_sooner(world: World, connector: Worker) -> None:
     (group,) = world.plan()
     old_points(world, group, 1)
     ticked(world, after(60))
-    settled(connector, after(65), PointVerdict.KEPT)
+    settled(connector, after(65), PointVerdict.KEPT, after(65 + HOUR))
     state(world, [fact(world, group, at=after(100))], after(101))
     assert ticked(world, after(120)).expiring == 0
     assert ticked(world, after(65 + HOUR)).expiring == 1

@@ -33,7 +33,7 @@ def settled(
     [
         (PointVerdict.DONE, (PointState.EXPIRED, None)),
         (PointVerdict.UNKNOWN, (PointState.EXPIRED, None)),
-        (PointVerdict.KEPT, (PointState.AVAILABLE, after(5 + 3600))),
+        (PointVerdict.KEPT, (PointState.AVAILABLE, after(5 + 86_400))),
         (PointVerdict.BUSY, (PointState.AVAILABLE, after(5 + 300))),
     ],
 )
@@ -43,6 +43,22 @@ def test_what_was_to_expire(world: World, verdict: PointVerdict, expected: tuple
     settled(world, said, JobKind.EXPIRE, verdict)
     row = point_row(world, said.id)
     assert (row.state, row.expire_after) == expected
+
+
+@pytest.mark.parametrize(
+    ("until_s", "asked_s"),
+    [(7200, 7200), (3604, 5 + 3600), (-86_400, 5 + 3600), (40 * 86_400, 5 + 30 * 86_400), (30 * 86_400, 30 * 86_400)],
+)
+def test_a_young_point_is_asked_of_when_it_is_not_young_any_more(world: World, until_s: int, asked_s: int) -> None:
+    """Not within the hour and not later than in a month, whatever a connector's clock says."""
+    one, other = fact(), fact()
+    state(world, [one, other])
+    job = world.work(JobKind.EXPIRE, points=[one.id, other.id])
+    kept = [PointOutcome(point=each.id, verdict=PointVerdict.KEPT, kept_until=at)
+            for each, at in ((one, after(until_s)), (other, None))]  # fmt: skip
+    with world.database.write() as connection:
+        settle(connection, after(5), world.job(job), Outcome(epoch=1, result=JobResult.COMPLETED, points=tuple(kept)))
+    assert [point_row(world, each.id).expire_after for each in (one, other)] == [after(asked_s), after(5 + 86_400)]
 
 
 def test_a_verified_point_shows_when(world: World) -> None:

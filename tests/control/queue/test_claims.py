@@ -227,11 +227,26 @@ class TestLostAnswer:
         world.enqueued(other)
         assert [appliance.cycle(after(10)).job, appliance.cycle(after(10)).group] == [lost.job, other]
 
-    def test_work_is_left_to_its_lease(self, world: World, connector: Worker) -> None:
-        """Nothing in a poll says which work its connector has."""
-        world.work(JobKind.VERIFY)
+    def test_also_a_connectors(self, world: World, connector: Worker) -> None:
+        points = (uuid4(),)
+        for kind in (JobKind.VERIFY, JobKind.INDEX):
+            world.work(kind, points=points)
+        lost, had = connector.work(), connector.work(after(1))
+        connector.heartbeat(had, after(1), counter=1)
+        assert connector.claim(after(UNHEARD_S - 0.1)) is None
+        assert connector.claim(after(UNHEARD_S), slots=0) is None
+        assert connector.work(after(UNHEARD_S)) == lost
+        assert connector.claim(after(UNHEARD_S + 1)) is None
+        row = world.job(lost.job)
+        assert (row.state, row.attempts, row.lease_until) == (JobState.LEASED, 1, after(60))
+        connector.finish(lost, after(9))
+        assert connector.claim(after(30)) is None
+
+    def test_work_that_is_to_be_cancelled_is_left_to_its_lease(self, world: World, connector: Worker) -> None:
+        job = world.work(JobKind.VERIFY)
         connector.work()
-        assert connector.claim(after(10)) is None
+        world.cancel(job)
+        assert connector.claim(after(30)) is None
 
     def test_one_of_two_polls_at_once_gets_it(self, world: World, appliance: Worker, lost: Job) -> None:
         found = race([appliance, appliance], 2, after(10))

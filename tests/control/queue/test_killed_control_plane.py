@@ -128,7 +128,7 @@ def act_cancel(scene: Scene, connection: Connection) -> None:
 
 def act_enqueue(scene: Scene, connection: Connection) -> None:
     outcomes.cancel(connection, NOW, scene.waiting)
-    queue.enqueue_cycle(connection, NOW, scene.group_ids[2], due_at=NOW)
+    queue.enqueue_cycles(connection, NOW, [scene.group_ids[2]], due_at=NOW)
 
 
 ACTS: dict[str, Callable[[Scene, Connection], None]] = {

@@ -3,16 +3,17 @@ from uuid import uuid4
 
 import pytest
 
-from dmcore.api.jobs import Job, JobResult, Progress
+from dmcore.api.jobs import DiskTotals, Job, JobResult, Progress
 from dmcore.control.errors import LeaseLost
 from dmcore.control.index import points
-from dmcore.control.queue import attempts, outcomes
+from dmcore.control.queue import attempts
 from dmcore.control.queue.epochs import MAX_EPOCH
 from dmcore.control.store.database import Database
 from dmcore.control.store.tables import groups, jobs
-from dmcore.model.enums import Stage
+from dmcore.model.enums import Reason, Rung, Stage
 from dmcore.model.jobs import JobKind
 from tests.control.queue_kit import CONNECTOR, Worker, World, after, failed, new_world, with_point
+from tests.control.schedule_kit import told
 
 
 @pytest.fixture
@@ -55,6 +56,21 @@ class TestCompleted:
     def test_without_a_heartbeat_it_started_with_its_lease(self, world: World, appliance: Worker, job: Job) -> None:
         appliance.finish(job, after(60))
         assert world.job(job.job).started_at == after(0)
+
+    def test_what_the_tracking_has_missed_is_told(self, world: World, appliance: Worker, job: Job) -> None:
+        disks = tuple(
+            DiskTotals(disk=uuid4(), rung=Rung.COMPARE, reason=Reason.REQUESTED, untracked_bytes=missed)
+            for missed in (None, 0, 4096, 512)
+        )
+        said = with_point(after(10)) | {"progress": Progress(disks=disks)}
+        for _ in range(2):
+            appliance.finish(job, after(60), **said)
+        assert told(world) == [("tracking.lied", 4608)]
+
+    def test_nothing_missed_is_nothing_to_tell(self, world: World, appliance: Worker, job: Job) -> None:
+        disk = DiskTotals(disk=uuid4(), rung=Rung.COMPARE, reason=Reason.REQUESTED, untracked_bytes=0)
+        appliance.finish(job, after(60), **with_point(after(10)) | {"progress": Progress(disks=(disk,))})
+        assert world.events() == []
 
     def test_never_goes_back_behind_a_newer_point(self, world: World, appliance: Worker, job: Job) -> None:
         newest = uuid4()
@@ -211,7 +227,7 @@ class TestEpochFloor:
 
 
 class TestWork:
-    @pytest.mark.parametrize("kind", sorted(outcomes.SETTLED_BY_POINTS))
+    @pytest.mark.parametrize("kind", sorted(set(JobKind) - {JobKind.CYCLE}))
     def test_the_index_hears_what_became_of_its_points(
         self, world: World, kind: JobKind, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -226,12 +242,11 @@ class TestWork:
         assert (now, row.id, row.leased_at, outcome.progress.counter) == (after(5), work.job, after(0), 3)
         assert world.job(work.job).state == "completed"
 
-    def test_a_recovery_changes_nothing_there(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delattr(points, "settle")
-        connector = Worker(world.database, CONNECTOR)
-        world.work(JobKind.RECOVER, points=[uuid4()], to="standby")
-        connector.finish(connector.work())
-        assert world.states() == ["completed"]
+    def test_a_cycle_is_none_of_its_business(self, world: World, job: Job, appliance: Worker) -> None:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.delattr(points, "settle")
+            appliance.finish(job)
+        assert world.job(job.job).state == "completed"
 
     def test_is_tried_again_too(self, world: World) -> None:
         connector = Worker(world.database, CONNECTOR)

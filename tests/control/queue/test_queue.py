@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
-from dmcore.control.queue.queue import QueueKey, keys_of
+from dmcore.control.queue.queue import QueueKey, has_cycle, keys_of
 from dmcore.control.store.database import Database
 from dmcore.control.store.tables import groups, jobs, nodes, plans
 from dmcore.model.jobs import JobKind, JobState
@@ -121,3 +121,42 @@ def test_a_node_listens_where_it_may_claim(world: World) -> None:
     }
     assert keys_of(rows["connector"], ["vmware"]) == {QueueKey.work(CONNECTOR)}
     assert rows["appliance"].id == appliance.node
+
+
+def has_one(world: World, site: str = SITE, source: str = SOURCE) -> bool:
+    with world.database.read() as connection:
+        return has_cycle(connection, NOW, site, source)
+
+
+def test_there_is_one_more_until_the_last_is_claimed(world: World) -> None:
+    for group in world.plan(2):
+        world.enqueued(group)
+    appliance = world.appliance()
+    assert has_one(world)
+    appliance.cycle()
+    assert has_one(world)
+    appliance.cycle()
+    assert not has_one(world)
+
+
+def test_there_is_no_more_of_another_source_or_site_nor_before_its_time(world: World) -> None:
+    (group,) = world.plan()
+    job = world.enqueued(group)
+    assert has_one(world)
+    assert not has_one(world, source="other")
+    assert not has_one(world, site="south")
+    world.change(jobs, job, not_before=after(1))
+    assert not has_one(world)
+
+
+@pytest.mark.parametrize("change", [{"paused": True}, {"deleted_at": NOW}])
+def test_there_is_no_more_of_a_plan_that_does_not_run(world: World, change: dict[str, object]) -> None:
+    (group,) = world.plan()
+    world.enqueued(group)
+    world.change(plans, world.group(group).plan, **change)
+    assert not has_one(world)
+
+
+def test_there_is_no_more_of_a_connectors_work(world: World) -> None:
+    world.work(JobKind.INDEX)
+    assert not has_one(world)

@@ -78,6 +78,17 @@ def test_plans_and_nodes(world: World, scrapes: Scrapes) -> None:
     assert (found["dmcore_nodes_live", "appliance"], found["dmcore_nodes_live", "connector"]) == (1, 1)
 
 
+def test_days_since_a_sample_are_those_of_the_group_that_waits_longest(world: World, scrapes: Scrapes) -> None:
+    first, second = world.plan(groups_count=2, name="crm", verify_percent=1.0)
+    world.plan(name="none")
+    world.change(groups, first, sampled_at=after(10))
+    found = scrapes.at(20)
+    assert found["dmcore_days_since_sample", "crm"] == pytest.approx(20 / 86_400)  # never: since the plan was made
+    assert ("dmcore_days_since_sample", "none") not in found
+    world.change(groups, second, sampled_at=after(15))
+    assert scrapes.at(20)["dmcore_days_since_sample", "crm"] == pytest.approx(10 / 86_400)
+
+
 def test_jobs_leases_and_backlog(world: World, scrapes: Scrapes) -> None:
     world.plan(groups_count=3, name="crm")
     ticked(world, NOW)

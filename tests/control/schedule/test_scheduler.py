@@ -1,13 +1,12 @@
 """A tick does what is due, once, however many replicas tick; and the thread that ticks lives through trouble."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import structlog
-from sqlalchemy import event, select
+from sqlalchemy import select
 
 from dmcore.api.operators import EventKind
 from dmcore.control.errors import StoreBusy
@@ -20,7 +19,7 @@ from dmcore.control.store.tables import groups, jobs, plans
 from dmcore.model.jobs import JobKind, JobState
 from tests.control.queue_kit import CONNECTOR, NOW, SITE, SOURCE, World, after, new_world
 from tests.control.schedule_kit import fact as new_fact
-from tests.control.schedule_kit import reschedule, run_cycle, state, ticked, told
+from tests.control.schedule_kit import noted, reschedule, run_cycle, state, ticked, told
 
 FAR_S = 30.0
 """Longer than anything here takes: a test's failure, never its delay."""
@@ -39,7 +38,7 @@ def test_a_new_group_is_due_at_once(world: World) -> None:
     assert world.states() == ["queued"] * 3
 
 
-def test_the_job_of_a_due_group_is_as_enqueue_cycle_makes_it(world: World) -> None:
+def test_the_job_of_a_due_group_is_as_an_operators_run_makes_it(world: World) -> None:
     by_tick, by_operator = world.plan(groups_count=2)
     world.enqueue(by_operator)
     ticked(world, NOW)
@@ -169,19 +168,6 @@ def test_two_replicas_never_double(world: World) -> None:
     assert sum(result.breached for result in results) == 20
     assert world.count(jobs) == 20
     assert world.events() == [EventKind.RPO_BREACHED] * 20
-
-
-@contextmanager
-def noted(database: Database) -> Iterator[list[tuple[str, Any]]]:
-    """Every statement with its parameters."""
-    asked: list[tuple[str, Any]] = []
-
-    def hear(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        asked.append((statement, parameters))
-
-    event.listen(database.engine, "before_cursor_execute", hear)
-    yield asked
-    event.remove(database.engine, "before_cursor_execute", hear)
 
 
 def test_a_tick_scans_no_table(sqlite_database: Database) -> None:

@@ -2,6 +2,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, insert, select, text
@@ -229,6 +230,22 @@ class TestPostgresql:
             with pytest.raises(StoreBusy), transaction():
                 pass
         postgresql.start()
+        assert keys(postgresql_database) == []
+
+    def test_a_restart_between_transactions_goes_unnoticed(
+        self, postgresql: PostgresqlServer, postgresql_database: Database
+    ) -> None:
+        """The pool's connections are looked at before they are given out."""
+        with postgresql_database.read(), postgresql_database.read():
+            pass
+        postgresql.restart()
+        for _ in range(2):
+            assert keys(postgresql_database) == []
+
+    def test_a_connection_that_was_closed_here_is_not_given_out(self, postgresql_database: Database) -> None:
+        with postgresql_database.read() as connection:
+            raw: Any = connection.connection.driver_connection
+        raw.close()
         assert keys(postgresql_database) == []
 
     def test_a_replica_that_freezes_loses_its_transaction(self, postgresql_database: Database) -> None:

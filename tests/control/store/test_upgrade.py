@@ -3,14 +3,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from dmcore.control.errors import StoreFull, StoreNewer, StoreOutdated
+from dmcore.control.errors import StoreBusy, StoreFull, StoreInUse, StoreNewer, StoreOutdated
 from dmcore.control.store.database import Database
 from dmcore.control.store.tables import metadata
-from dmcore.control.store.upgrade import require_current, upgrade
+from dmcore.control.store.upgrade import configuration, require_alone, require_current, upgrade
 from tests.control.databases import PostgresqlServer, patiently
 
 
@@ -64,6 +65,21 @@ def test_repeating_it_changes_nothing(empty: Database) -> None:
         assert connection.execute(text("SELECT value FROM meta")).scalar_one() == "b"
 
 
+def test_what_an_older_version_kept_stays(empty: Database) -> None:
+    config = configuration()
+    with empty.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        connection.execute(text("INSERT INTO sites VALUES ('north', '{}', '2026-03-01')"))
+        node = "'a', 'north', 'connector', 'key', '1.0', '[]', '2026-03-01', '[]', '[]', '[]'"
+        columns = "id, site, role, public_key, version, superseded, enrolled_at, sources, targets, recoveries"
+        connection.execute(text(f"INSERT INTO nodes ({columns}) VALUES ({node})"))
+    upgrade(empty)
+    require_current(empty)
+    with empty.read() as connection:
+        assert connection.execute(text("SELECT id, statement FROM nodes")).one() == ("a", 0)
+
+
 def test_two_at_once_do_it_once(empty_url: str) -> None:
     """One waits; a new SQLite file, which becomes a WAL database first, may tell it to come back instead."""
     failures: list[Exception] = []
@@ -85,6 +101,40 @@ def test_two_at_once_do_it_once(empty_url: str) -> None:
     database = Database(empty_url)
     require_current(database)
     database.close()
+
+
+class TestWhileAControlPlaneWorksWithIt:
+    """On PostgreSQL; a SQLite file is its state directory's, which is locked: tests/control/test_plane.py."""
+
+    def test_it_is_refused(self, postgresql_database: Database) -> None:
+        with postgresql_database.read() as connection:
+            connection.execute(text("SELECT 1"))  # and goes back to the pool
+        other = Database(postgresql_database.engine.url.render_as_string(hide_password=False), busy_s=1)
+        with pytest.raises(StoreInUse, match="stop every replica"):
+            upgrade(other)
+        postgresql_database.close()
+        upgrade(other)
+        other.close()
+
+    def test_also_after_the_database_was_restarted(
+        self, postgresql: PostgresqlServer, postgresql_database: Database
+    ) -> None:
+        other = Database(postgresql_database.engine.url.render_as_string(hide_password=False), busy_s=1)
+        for _ in range(2):
+            require_current(postgresql_database)
+            with pytest.raises(StoreInUse):
+                patiently(lambda: upgrade(other))
+            postgresql.restart()
+        other.close()
+
+    def test_one_that_starts_meanwhile_waits_and_is_told_to_come_back(self, postgresql_database: Database) -> None:
+        late = Database(postgresql_database.engine.url.render_as_string(hide_password=False), busy_s=1)
+        with postgresql_database.write() as connection:
+            require_alone(connection)
+            with pytest.raises(StoreBusy):
+                require_current(late)
+        require_current(late)
+        late.close()
 
 
 def test_a_schema_that_was_never_made_is_refused(empty: Database) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dmcore.api.join import JoinToken
@@ -33,6 +33,8 @@ NOTED_EVERY = timedelta(seconds=10)
 MAX_SUPERSEDED = 64
 """Earlier processes that are remembered of a node."""
 MAX_URLS = 8
+MAX_LISTED = 500
+_NODE = select(nodes).where(nodes.c.id == bindparam("node")).with_for_update(key_share=True)
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,10 @@ def seen(connection: Connection, now: datetime, node: str, poll: PollRequest) ->
     """A node asks for work: keep what it tells of itself. None: a later process of it has polled before.
 
     Raises:
-        NodeRevoked: it was revoked since the request was let in.
+        NodeRevoked: it is not enrolled (any more).
     """
-    row = connection.execute(select(nodes).where(nodes.c.id == node).with_for_update(key_share=True)).one()
-    if row.revoked_at is not None:
+    row = connection.execute(_NODE, {"node": node}).one_or_none()
+    if row is None or row.revoked_at is not None:
         raise NodeRevoked(node=node)
     if str(poll.incarnation) in row.superseded:
         _report_clone(connection, now, row, poll.incarnation)
@@ -144,10 +146,23 @@ def seen(connection: Connection, now: datetime, node: str, poll: PollRequest) ->
     return row
 
 
-def list_nodes(connection: Connection, now: datetime) -> NodesReply:
-    """All, the revoked ones too, by site and role."""
-    rows = connection.execute(select(nodes).order_by(nodes.c.site, nodes.c.role, nodes.c.id))
-    return NodesReply(nodes=tuple(_view(now, row) for row in rows))
+def list_nodes(
+    connection: Connection, now: datetime, *, limit: int = MAX_LISTED, after: str | None = None
+) -> NodesReply:
+    """The revoked ones too, by site and role; `after` is the last one of the page before.
+
+    Raises:
+        NotFound: there never was such a node to list those after it.
+    """
+    place, size = (nodes.c.site, nodes.c.role, nodes.c.id), max(1, min(limit, MAX_LISTED))
+    asked = select(nodes).order_by(*place).limit(size + 1)
+    if after is not None:
+        last = connection.execute(select(*place).where(nodes.c.id == after)).one_or_none()
+        if last is None:
+            raise NotFound(noun="node", name=after)
+        asked = asked.where(tuple_(*place) > tuple_(*last))
+    rows = connection.execute(asked).all()
+    return NodesReply(nodes=tuple(_view(now, row) for row in rows[:size]), more=len(rows) > size)
 
 
 def require_connector(connection: Connection, node: str) -> None:

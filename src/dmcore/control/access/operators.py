@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, tuple_, update
 
 from dmcore.api.operators import RANK, Action, NewToken, OperatorRole, TokenSpec, TokensReply, TokenView
 from dmcore.control.access import audit
@@ -17,6 +17,7 @@ from dmcore.control.store.tables import tokens
 PREFIX = "dmo_"
 SECRET_BYTES = 32
 MAX_SECRET_CHARACTERS = 128
+MAX_LISTED = 500
 NOTED_EVERY = timedelta(minutes=1)
 """When a token was used last is kept to this precision: reading must not cost a write each time."""
 LOCAL = "local"
@@ -76,10 +77,21 @@ def note_use(connection: Connection, now: datetime, token: UUID) -> None:
     connection.execute(update(tokens).where(tokens.c.id == token).values(used_at=now))
 
 
-def list_tokens(connection: Connection) -> TokensReply:
-    """All, oldest first, the revoked and expired ones too."""
-    rows = connection.execute(select(tokens).order_by(tokens.c.created_at, tokens.c.id))
-    return TokensReply(tokens=tuple(_view(row) for row in rows))
+def list_tokens(connection: Connection, *, limit: int = MAX_LISTED, after: UUID | None = None) -> TokensReply:
+    """Oldest first, the revoked and expired ones too; `after` is the last one of the page before.
+
+    Raises:
+        NotFound: there never was such a token to list those after it.
+    """
+    place, size = (tokens.c.created_at, tokens.c.id), max(1, min(limit, MAX_LISTED))
+    asked = select(tokens).order_by(*place).limit(size + 1)
+    if after is not None:
+        last = connection.execute(select(*place).where(tokens.c.id == after)).one_or_none()
+        if last is None:
+            raise NotFound(noun="token", name=str(after))
+        asked = asked.where(tuple_(*place) > tuple_(*last))
+    rows = connection.execute(asked).all()
+    return TokensReply(tokens=tuple(_view(row) for row in rows[:size]), more=len(rows) > size)
 
 
 def revoke(connection: Connection, now: datetime, token: UUID, actor: str) -> None:

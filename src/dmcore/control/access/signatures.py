@@ -10,13 +10,15 @@ from uuid import UUID
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, bindparam, select
 
 from dmcore.api.errors import RequestForged
 from dmcore.api.signing import LIFE_S, MAX_SKEW_S, RequestClaims, claimed_issuer, verify_request
-from dmcore.control.errors import ClockSkewed, NodeRevoked, SignatureRefused
+from dmcore.control.errors import ClockSkewed, NodeRevoked, RoleMissing, SignatureRefused
 from dmcore.control.serving_errors import RequestFlood
 from dmcore.control.store.tables import nodes
+from dmcore.model.enums import Role
+from dmcore.model.ids import NodeId
 
 REMEMBERED_S = LIFE_S + MAX_SKEW_S
 """A signature is accepted for no longer than this, so it is remembered for no longer."""
@@ -24,6 +26,7 @@ MAX_REMEMBERED = 8192
 """Of one node: far more than it can need in that time."""
 FORGED = "it is not this node's signature of this request"
 """All that a refused sender is told: what a header holds is not repeated in an answer or a log."""
+_NODE = select(nodes).where(nodes.c.id == bindparam("node"))
 
 
 @dataclass(frozen=True)
@@ -75,20 +78,46 @@ class SignatureBook:
             seen.order.append((at, claims.jti))
 
 
-def sender(connection: Connection, request: SignedRequest) -> Row[Any]:
-    """The row of `nodes` that a request says it is from. Nothing is verified yet.
+class KeyRing:
+    """The public keys of nodes that were enrolled once. A node's id is its key's hash: it never gets another key.
 
-    Raises:
-        SignatureRefused: it cannot be read.
-        NodeRevoked: no such node is enrolled here (any more).
+    Thread-safe. Whether a node is enrolled still, a key does not say: that is read in the transaction of what it asks.
     """
+
+    def __init__(self) -> None:
+        self._keys: dict[str, EllipticCurvePublicKey] = {}
+
+    def __contains__(self, node: str) -> bool:
+        return node in self._keys
+
+    def __getitem__(self, node: str) -> EllipticCurvePublicKey:
+        return self._keys[node]
+
+    def look_up(self, connection: Connection, node: str) -> None:
+        """Know its key from now on. Raises NodeRevoked: it is not enrolled."""
+        self._keys[node] = load_public_key(enrolled(connection, node).public_key)
+
+
+def claimed_sender(request: SignedRequest) -> NodeId:
+    """The node that a request says it is from. Nothing is verified yet. Raises SignatureRefused: it cannot be read."""
     try:
-        node = claimed_issuer(request.authorization)
+        return claimed_issuer(request.authorization)
     except RequestForged as forged:
         raise SignatureRefused(problem=FORGED) from forged
-    row = connection.execute(select(nodes).where(nodes.c.id == node)).one_or_none()
+
+
+def enrolled(connection: Connection, node: str, needed: Role | None = None) -> Row[Any]:
+    """The row of `nodes` of a node, now.
+
+    Raises:
+        NodeRevoked: no such node is enrolled here (any more).
+        RoleMissing: it is one of the other role.
+    """
+    row = connection.execute(_NODE, {"node": node}).one_or_none()
     if row is None or row.revoked_at is not None:
         raise NodeRevoked(node=node)
+    if needed is not None and row.role != needed:
+        raise RoleMissing(needed=needed, held=row.role)
     return row
 
 

@@ -5,20 +5,35 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, select, update
 
 from dmcore.control.index.retention import next_round
 from dmcore.control.schedule import pace
 from dmcore.control.store.tables import groups, jobs, plans, points
 from dmcore.model.points import GOOD
 
+_RENEWED = update(groups).where(groups.c.id == bindparam("renewed"))
+_OURS: Select[Any] = (
+    select(groups.c.id, groups.c.plan, groups.c.retain_at, groups.c.last_point, groups.c.last_point_time)
+    .join(plans, plans.c.id == groups.c.plan)
+    .where(plans.c.connector == bindparam("connector"), groups.c.id.in_(bindparam("groups", expanding=True)))
+    .order_by(groups.c.id)
+    .with_for_update(of=groups)
+)
+_NEWEST_GOOD = (
+    select(points.c.id, points.c.source_time, jobs.c.due_at)
+    .outerjoin(jobs, jobs.c.cycle == points.c.cycle)
+    .where(points.c.group == bindparam("group"), points.c.state == GOOD)
+    .order_by(points.c.source_time.desc())
+    .limit(1)
+)
+
 
 def renew(connection: Connection, now: datetime, connector: str, changed: Iterable[tuple[UUID, UUID]]) -> None:
     """Look at these (plan, group) again. Those that are not this connector's, or not known here, are left out."""
     pairs = set(changed)
-    ours = select(groups).join(plans, plans.c.id == groups.c.plan).where(plans.c.connector == connector)
-    chosen = ours.where(groups.c.id.in_({group for _, group in pairs})).order_by(groups.c.id)
-    for group in connection.execute(chosen.with_for_update(of=groups)).all():
+    asked = {"connector": connector, "groups": [group for _, group in pairs]}
+    for group in connection.execute(_OURS, asked).all():
         if (group.plan, group.id) in pairs:
             _renew(connection, now, group)
 
@@ -30,7 +45,7 @@ def _renew(connection: Connection, now: datetime, group: Row[Any]) -> None:
     is_other = _is_other(connection, group, found)
     if is_other:
         values["last_point"], values["last_point_time"] = found or (None, None)
-    connection.execute(update(groups).where(groups.c.id == group.id).values(**values))
+    connection.execute(_RENEWED, {"renewed": group.id, **values})
     if is_other:
         pace.reschedule(connection, now, group.id)
 
@@ -43,9 +58,7 @@ def _is_other(connection: Connection, group: Row[Any], found: tuple[UUID, dateti
 
 
 def _newest_good(connection: Connection, now: datetime, group: UUID) -> tuple[UUID, datetime] | None:
-    told = select(points.c.id, points.c.source_time, jobs.c.due_at).outerjoin(jobs, jobs.c.cycle == points.c.cycle)
-    good = told.where(points.c.group == group, points.c.state == GOOD).order_by(points.c.source_time.desc()).limit(1)
-    row = connection.execute(good).one_or_none()
+    row = connection.execute(_NEWEST_GOOD, {"group": group}).one_or_none()
     return row and (row.id, pace.believed(row.source_time, row.due_at, now))
 
 

@@ -13,16 +13,18 @@ from dmcore.api.operators import EventKind
 from dmcore.api.points import PointFact, PointsReply, PointView
 from dmcore.control.errors import NotFound, StateConflict
 from dmcore.control.index import newest
-from dmcore.control.index.settling import lock_connector, settle
+from dmcore.control.index.settling import settle
 from dmcore.control.reports import events
-from dmcore.control.store.tables import groups, plans, points
+from dmcore.control.store.tables import groups, nodes, plans, points
 from dmcore.model.points import PointState
 
-__all__ = ["USABLE", "get_point", "list_points", "require_point", "settle", "state_points"]
+__all__ = ["USABLE", "list_points", "point_row", "require_point", "settle", "state_points", "view_of"]
 
 log = structlog.get_logger()
 
 MAX_LISTED = 500
+_KNOWN = select(points, nodes.c.revoked_at.is_not(None).label("orphaned"))
+_KNOWN = _KNOWN.outerjoin(nodes, nodes.c.id == points.c.connector)
 USABLE = frozenset({PointState.AVAILABLE, PointState.DEGRADED})
 """Something is there that can be read; what of it is damaged, its connector knows."""
 
@@ -31,33 +33,49 @@ def state_points(connection: Connection, now: datetime, connector: str, facts: S
     """Keep what a connector says of its points. Saying it again changes nothing, an older revision neither.
 
     Returns the points that another connector has stated before, or whose plan or group is another's: of those nothing
-    is kept, lest they pass for that group's newest.
+    is kept, lest they pass for that group's newest. What a revoked connector had is its successor's, who states it.
     """
-    lock_connector(connection, connector)  # of two revisions of a new point the later must stay
+    statement = _next_statement(connection, connector)  # of two revisions of a new point the later must stay
     latest = {fact.id: fact for fact in sorted(facts, key=lambda fact: fact.revision)}
-    known = {row.id: row for row in connection.execute(select(points).where(points.c.id.in_(latest)))}
+    known = {row.id: row for row in connection.execute(_KNOWN.where(points.c.id.in_(latest)))}
     foreign = _foreign(connection, connector, latest.values())
     refused = tuple(
         fact.id for fact in latest.values()
-        if {fact.plan, fact.group} & foreign or (fact.id in known and known[fact.id].connector != connector)
+        if {fact.plan, fact.group} & foreign or _is_anothers(known.get(fact.id), connector)
     )  # fmt: skip
     if refused:
         log.warning("points of another connector", connector=connector, points=[str(point) for point in refused])
     mine = [fact for fact in latest.values() if fact.id not in refused]
-    changed = [fact for fact in mine if _says_more(known.get(fact.id), fact)]
-    _insert(connection, now, connector, [fact for fact in changed if fact.id not in known])
+    taken = {fact.id for fact in mine if fact.id in known and known[fact.id].connector != connector}
+    if taken:
+        log.warning("points of a revoked connector are this one's now", connector=connector, count=len(taken))
+    changed = [fact for fact in mine if fact.id in taken or _says_more(known.get(fact.id), fact)]
+    said = {"connector": connector, "stated_at": now, "statement": statement}
+    _insert(connection, [fact for fact in changed if fact.id not in known], said)
     _replace(connection, [fact for fact in changed if fact.id in known])
-    _touch(connection, now, [fact.id for fact in mine if fact.id in known])
+    _touch(connection, [fact.id for fact in mine if fact.id in known], said)
     _tell_damage(connection, now, connector, known, changed)
     newest.renew(connection, now, connector, {(fact.plan, fact.group) for fact in changed})
     return refused
 
 
+def _next_statement(connection: Connection, connector: str) -> int:
+    """Its number, which only grows, whatever clocks say; and the lock of `lock_connector`."""
+    counted = update(nodes).where(nodes.c.id == connector).values(statement=nodes.c.statement + 1)
+    number: int = connection.execute(counted.returning(nodes.c.statement)).scalar_one()
+    return number
+
+
+def _is_anothers(row: Row[Any] | None, connector: str) -> bool:
+    return row is not None and row.connector != connector and not row.orphaned
+
+
 def _foreign(connection: Connection, connector: str, facts: Iterable[PointFact]) -> set[UUID]:
-    """Of their plans and groups, those that are known here as another connector's."""
+    """Of their plans and groups, those that are known here as those of another connector, one that is enrolled."""
     told = list(facts)
     named = or_(groups.c.plan.in_({fact.plan for fact in told}), groups.c.id.in_({fact.group for fact in told}))
     asked = select(groups.c.plan, groups.c.id).join(plans, plans.c.id == groups.c.plan)
+    asked = asked.join(nodes, nodes.c.id == plans.c.connector).where(nodes.c.revoked_at.is_(None))
     rows = connection.execute(asked.where(named, plans.c.connector != connector))
     return {found for row in rows for found in row}
 
@@ -79,20 +97,11 @@ def list_points(
     for column, value in ((points.c.plan, plan), (points.c.group, group)):
         asked = asked if value is None else asked.where(column == value)
     if before is not None:
-        last = _row(connection, before)  # several may have its time: ids order those
+        last = point_row(connection, before)  # several may have its time: ids order those
         asked = asked.where(tuple_(points.c.source_time, points.c.id) < tuple_(last.source_time, last.id))
     size = max(1, min(limit, MAX_LISTED))
     rows = connection.execute(asked.order_by(points.c.source_time.desc(), points.c.id.desc()).limit(size + 1)).all()
-    return PointsReply(points=tuple(_view(row) for row in rows[:size]), more=len(rows) > size)
-
-
-def get_point(connection: Connection, point: UUID) -> PointView:
-    """One, also one that has expired.
-
-    Raises:
-        NotFound: no connector has stated it.
-    """
-    return _view(_row(connection, point))
+    return PointsReply(points=tuple(view_of(row) for row in rows[:size]), more=len(rows) > size)
 
 
 def require_point(connection: Connection, point: UUID, allowed: Iterable[PointState] = USABLE) -> Row[Any]:
@@ -102,20 +111,22 @@ def require_point(connection: Connection, point: UUID, allowed: Iterable[PointSt
         NotFound: no connector has stated it.
         StateConflict: it is in none of these states.
     """
-    row = _row(connection, point)
+    row = point_row(connection, point)
     if row.state not in set(allowed):
         raise StateConflict(noun="point", name=str(point), state=row.state, problem="this cannot be done with it")
     return row
 
 
-def _row(connection: Connection, point: UUID) -> Row[Any]:
+def point_row(connection: Connection, point: UUID) -> Row[Any]:
+    """One, whatever its state. Raises NotFound: no connector has stated it."""
     row = connection.execute(select(points).where(points.c.id == point)).one_or_none()
     if row is None:
         raise NotFound(noun="point", name=str(point))
     return row
 
 
-def _view(row: Row[Any]) -> PointView:
+def view_of(row: Row[Any]) -> PointView:
+    """As operators see it."""
     return PointView(**{name: getattr(row, name) for name in PointView.model_fields})
 
 
@@ -130,12 +141,11 @@ def _values(fact: PointFact) -> dict[str, Any]:
     return fact.model_dump() | {"rungs": list(fact.rungs)}
 
 
-def _insert(connection: Connection, now: datetime, connector: str, facts: list[PointFact]) -> None:
+def _insert(connection: Connection, facts: list[PointFact], said: dict[str, Any]) -> None:
     if facts:
         dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        rows = [_values(fact) | {"connector": connector, "stated_at": now} for fact in facts]
         # Another connector may state the same id just now: the first one has it.
-        connection.execute(dialect.insert(points).on_conflict_do_nothing(), rows)
+        connection.execute(dialect.insert(points).on_conflict_do_nothing(), [_values(fact) | said for fact in facts])
 
 
 def _replace(connection: Connection, facts: list[PointFact]) -> None:
@@ -144,9 +154,9 @@ def _replace(connection: Connection, facts: list[PointFact]) -> None:
         connection.execute(update(points).where(points.c.id == fact.id).values(**fact.model_dump(include=changing)))
 
 
-def _touch(connection: Connection, now: datetime, stated: list[UUID]) -> None:
+def _touch(connection: Connection, stated: list[UUID], said: dict[str, Any]) -> None:
     if stated:
-        connection.execute(update(points).where(points.c.id.in_(stated)).values(stated_at=now))
+        connection.execute(update(points).where(points.c.id.in_(stated)).values(**said))
 
 
 def _tell_damage(

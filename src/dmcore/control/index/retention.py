@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from sqlalchemy import CompoundSelect, Connection, bindparam, func, select, upda
 from dmcore.api.jobs import MAX_EXPIRING
 from dmcore.api.plans import Tier
 from dmcore.control.queue.queue import enqueue_work
+from dmcore.control.schedule.passing import one_by_one, put_off_group
 from dmcore.control.store.tables import HELD, NOT_EXPIRED, QUEUED_WORK, groups, jobs, nodes, plans, points
 from dmcore.model.jobs import JobKind
 from dmcore.model.points import GOOD, PointState
@@ -22,8 +24,6 @@ ROUND_S = 60
 """New points are looked at on the round minute, so that a connector gets one job for many."""
 LOOK_AGAIN_S = 3600
 """A group's points are looked through after so long, also if it gets no new one."""
-ASK_AGAIN_S = 3600
-"""After a connector kept a point."""
 CANDIDATES = frozenset({PointState.AVAILABLE, PointState.DEGRADED})
 """Tiers choose among these, a good one before a damaged one."""
 
@@ -79,6 +79,12 @@ def ask_expiry(connection: Connection, now: datetime) -> int:
     connector's operator. A connector that was revoked is not asked.
     """
     due = _groups_due(connection, now)
+    return one_by_one(connection, due, partial(_ask, connection, now), put_off_group(connection, now, "retain_at"))
+
+
+def _ask(connection: Connection, now: datetime, ids: Sequence[UUID]) -> int:
+    told = select(groups.c.id, plans.c.connector, plans.c.retain).join(plans, plans.c.id == groups.c.plan)
+    due = connection.execute(told.where(groups.c.id.in_(ids)).order_by(groups.c.retain_at, groups.c.id)).all()
     idle = _lock(connection, {row.connector for row in due})
     held = _points_of(connection, now, [row.id for row in due if row.connector in idle])
     asked: dict[str, list[UUID]] = defaultdict(list)
@@ -99,13 +105,14 @@ def ask_expiry(connection: Connection, now: datetime) -> int:
     return sum(map(len, asked.values()))
 
 
-def _groups_due(connection: Connection, now: datetime) -> Sequence[Any]:
+def _groups_due(connection: Connection, now: datetime) -> Sequence[UUID]:
+    """In this replica's hand. No more of them is read: it may be unreadable."""
     living = (groups.c.deleted_at.is_(None), plans.c.deleted_at.is_(None), plans.c.paused.is_(False))
-    due = select(groups.c.id, plans.c.connector, plans.c.retain).join(plans, plans.c.id == groups.c.plan)
+    due = select(groups.c.id).join(plans, plans.c.id == groups.c.plan)
     due = due.join(nodes, nodes.c.id == plans.c.connector).where(nodes.c.revoked_at.is_(None))
     due = due.where(groups.c.retain_at <= now, *living, plans.c.connector.not_in(_asked_already()))
-    due = due.order_by(groups.c.retain_at, groups.c.id).limit(LOOK_BATCH)
-    return connection.execute(due.with_for_update(of=groups, skip_locked=True)).all()
+    due = due.order_by(groups.c.retain_at, plans.c.connector, groups.c.id).limit(LOOK_BATCH)
+    return connection.execute(due.with_for_update(of=groups, skip_locked=True)).scalars().all()
 
 
 def _lock(connection: Connection, connectors: set[str]) -> set[str]:
@@ -116,10 +123,15 @@ def _lock(connection: Connection, connectors: set[str]) -> set[str]:
 
 
 def _points_of(connection: Connection, now: datetime, group_ids: list[UUID]) -> dict[UUID, list[Held]]:
-    """Without those that may not be asked of now: connectors keep hundreds of points for a day that no tier wants."""
+    """Without those that may not be asked of now: connectors keep hundreds of points for a day that no tier wants.
+
+    Nor those that an operator has a job about: one that is to be recovered or preserved must not be gone before.
+    """
     may_be = points.c.expire_after.is_(None) | (points.c.expire_after <= now)
     told = (points.c.id, points.c.source_time, points.c.state, points.c.preserved, points.c.expire_after)
-    asked = select(points.c.group, *told).where(points.c.group.in_(group_ids), NOT_EXPIRED, may_be)
+    asked = select(points.c.group, *told).join(groups, groups.c.id == points.c.group)
+    asked = asked.join(plans, (plans.c.id == groups.c.plan) & (plans.c.connector == points.c.connector))
+    asked = asked.where(points.c.group.in_(group_ids), NOT_EXPIRED, may_be, points.c.id.not_in(_in_use()))
     held: dict[UUID, list[Held]] = defaultdict(list)
     for group, *values in connection.execute(asked):
         held[group].append(Held(*values))
@@ -144,3 +156,9 @@ def _asked_already() -> CompoundSelect[Any]:
     """Connectors that have a job to expire points; apart, so that each half has its index."""
     asked = select(jobs.c.connector).where(jobs.c.kind == JobKind.EXPIRE)
     return asked.where(QUEUED_WORK).union_all(asked.where(HELD))
+
+
+def _in_use() -> CompoundSelect[Any]:
+    """Points that a job is about; apart, so that each half has its index."""
+    about = select(jobs.c.point).where(jobs.c.point.is_not(None))
+    return about.where(QUEUED_WORK).union_all(about.where(HELD))

@@ -5,13 +5,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from dmcore.api.plans import GroupMode
 from dmcore.control.errors import MachineProtected
-from dmcore.control.queue import outcomes
-from dmcore.control.schedule import pace
-from dmcore.control.store.tables import IN_FLIGHT, groups, jobs, machines, plans, sites
+from dmcore.control.schedule.replanning import replan
+from dmcore.control.store.tables import HELD, IN_FLIGHT, QUEUED_CYCLES, groups, jobs, machines, plans, sites
+from dmcore.model.jobs import JobState
 
 
 def living_groups(connection: Connection, plan: UUID) -> dict[UUID, list[str]]:
@@ -35,15 +35,20 @@ def protect(connection: Connection, now: datetime, plan: Row[Any], labels: Seque
         connection.execute(update(groups).where(groups.c.id == group).values(machines=wanted[0]))
         kept = {group: wanted[0]}
     else:
-        kept = {group: found for group, found in there.items() if found in wanted}
-        _take_out(connection, now, [group for group in there if group not in kept])
-        kept |= {_put_in(connection, now, plan, each): each for each in wanted if each not in kept.values()}
+        asked = {tuple(each) for each in wanted}
+        kept = {group: found for group, found in there.items() if tuple(found) in asked}
+        gone, named = [group for group in there if group not in kept], {tuple(each) for each in kept.values()}
+        _take_out(connection, now, gone)
+        kept |= _put_in(connection, now, plan, [each for each in wanted if tuple(each) not in named])
+        replan(connection, now, [*gone, *kept])
     _note_machines(connection, plan, kept)
 
 
 def release(connection: Connection, now: datetime, plan: Row[Any]) -> None:
     """The plan is deleted: its machines are free for another."""
-    _take_out(connection, now, list(living_groups(connection, plan.id)))
+    gone = list(living_groups(connection, plan.id))
+    _take_out(connection, now, gone)
+    replan(connection, now, gone)
     connection.execute(delete(machines).where(machines.c.plan == plan.id))
 
 
@@ -58,25 +63,30 @@ def _require_free(connection: Connection, plan: Row[Any], labels: Sequence[str])
 
 
 def _take_out(connection: Connection, now: datetime, gone: Sequence[UUID]) -> None:
+    """What waits of them is over at once; a node that has some of it is told by its next heartbeat."""
     connection.execute(update(groups).where(groups.c.id.in_(gone)).values(deleted_at=now))
-    for group in gone:
-        for job in connection.execute(select(jobs.c.id).where(IN_FLIGHT, jobs.c.group == group)).scalars().all():
-            outcomes.cancel(connection, now, job)
-        pace.reschedule(connection, now, group)
+    theirs = (IN_FLIGHT, jobs.c.group.in_(gone))
+    started = func.coalesce(jobs.c.started_at, jobs.c.leased_at)
+    over = {"state": JobState.CANCELLED, "ended_at": now, "started_at": started}
+    connection.execute(update(jobs).where(*theirs, HELD).values(cancelling=True))
+    connection.execute(update(jobs).where(*theirs, QUEUED_CYCLES).values(**over))
 
 
-def _put_in(connection: Connection, now: datetime, plan: Row[Any], labels: list[str]) -> UUID:
-    """A new group, or the one that these machines were before in this plan."""
-    former = select(groups).where(groups.c.plan == plan.id, groups.c.deleted_at.is_not(None))
-    found = next((row.id for row in connection.execute(former) if row.machines == labels), None)
-    group: UUID = found or uuid4()
+def _put_in(
+    connection: Connection, now: datetime, plan: Row[Any], wanted: Sequence[list[str]]
+) -> dict[UUID, list[str]]:
+    """New groups, or those that these machines were before in this plan."""
+    former = select(groups.c.id, groups.c.machines).where(groups.c.plan == plan.id, groups.c.deleted_at.is_not(None))
+    known = {tuple(row.machines): row.id for row in connection.execute(former)} if wanted else {}
+    back = {known[tuple(each)]: each for each in wanted if tuple(each) in known}
+    new = {uuid4(): each for each in wanted if tuple(each) not in known}
     fresh = {"deleted_at": None, "created_at": now, "failures": 0, "problem": None}
-    if found:
-        connection.execute(update(groups).where(groups.c.id == group).values(**fresh))
-    else:
-        connection.execute(insert(groups).values(id=group, plan=plan.id, machines=labels, **fresh))
-    pace.reschedule(connection, now, group)
-    return group
+    if back:
+        connection.execute(update(groups).where(groups.c.id.in_(back)).values(**fresh))
+    if new:
+        rows = [{"id": group, "plan": plan.id, "machines": labels, **fresh} for group, labels in new.items()]
+        connection.execute(insert(groups), rows)
+    return back | new
 
 
 def _note_machines(connection: Connection, plan: Row[Any], kept: dict[UUID, list[str]]) -> None:

@@ -1,5 +1,6 @@
 """Plans: made, edited, paused, resumed, deleted, run. What each means to its groups is in `grouping`."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,8 +14,9 @@ from dmcore.control.access import audit
 from dmcore.control.errors import NameTaken, NotFound, RequestInvalid, StateConflict
 from dmcore.control.plans import grouping
 from dmcore.control.plans.resolving import resolve
-from dmcore.control.queue.queue import QueueKey, enqueue_cycle
-from dmcore.control.schedule import pace
+from dmcore.control.queue.queue import AGAINST_SOURCE, QueueKey, enqueue_cycles
+from dmcore.control.schedule import sampling
+from dmcore.control.schedule.replanning import replan
 from dmcore.control.store.tables import IN_FLIGHT, groups, jobs, plans
 from dmcore.model.ids import PlanId
 
@@ -31,10 +33,12 @@ def create(connection: Connection, now: datetime, spec: PlanSpec, actor: str) ->
     plan = uuid4()
     kept = spec.model_dump(mode="json", include={"retain", "limit"})
     values = spec.model_dump(include={"name", "source", "target", "rpo_s", "codec", "group_mode"})
+    kept["verify_percent"] = spec.verify.percent_per_day
     new = insert(plans).values(id=plan, site=site, connector=connector, created_at=now, **values, **kept)
     _write(connection, new, spec.name)
     row = _locked(connection, plan)
     grouping.protect(connection, now, row, spec.machines)
+    sampling.arrange(connection, now, plan)
     audit.append(connection, now, actor, Action.PLAN_CREATED, spec.name, id=plan)
     return PlanId(plan)
 
@@ -48,7 +52,8 @@ def edit(connection: Connection, now: datetime, plan: UUID, change: PlanEdit, ac
         MachineProtected: another plan has one of its machines.
     """
     row = _locked(connection, plan)
-    told = change.model_dump(mode="json", exclude={"machines"})
+    told = change.model_dump(mode="json", exclude={"machines", "verify"})
+    told["verify_percent"] = change.verify and change.verify.percent_per_day
     given = {name: value for name, value in told.items() if value is not None}
     changed = update(plans).where(plans.c.id == plan).values(version=plans.c.version + 1, **given)
     _write(connection, changed, change.name)
@@ -56,7 +61,8 @@ def edit(connection: Connection, now: datetime, plan: UUID, change: PlanEdit, ac
         if len(set(change.machines)) < len(change.machines):
             raise RequestInvalid(problem="machines: a machine is named twice")
         grouping.protect(connection, now, row, change.machines)
-    _reschedule(connection, now, plan)
+    _replan(connection, now, plan)
+    sampling.arrange(connection, now, plan)
     named = given.keys() | ({"machines"} if change.machines is not None else set())
     audit.append(connection, now, actor, Action.PLAN_EDITED, row.name, id=plan, changed=", ".join(sorted(named)))
 
@@ -71,7 +77,7 @@ def pause(connection: Connection, now: datetime, plan: UUID, actor: str, *, paus
     if row.paused == paused:
         return
     connection.execute(update(plans).where(plans.c.id == plan).values(paused=paused, version=plans.c.version + 1))
-    _reschedule(connection, now, plan)
+    _replan(connection, now, plan)
     action = Action.PLAN_PAUSED if paused else Action.PLAN_RESUMED
     audit.append(connection, now, actor, action, row.name, id=plan)
 
@@ -95,7 +101,7 @@ def run(
 
     Raises:
         NotFound: no such plan, or no such group of it.
-        StateConflict: the plan is paused.
+        StateConflict: the plan is paused; or it is to be verified, and a cycle runs that does not.
     """
     row = _locked(connection, plan)
     if row.paused:
@@ -105,19 +111,32 @@ def run(
     for group in chosen:
         if group not in living:
             raise NotFound(noun="group", name=str(group))
-    made = [_run_group(connection, now, group, request) for group in chosen]
-    resync = request.resync and request.resync.value
-    audit.append(connection, now, actor, Action.PLAN_RUN, row.name, id=plan, groups=len(made), resync=resync)
+    if request.against_source:
+        _turn_to_source(connection, row.name, chosen)
+    made = _run_groups(connection, now, chosen, request)
+    wish = {"resync": request.resync and request.resync.value, "against_source": request.against_source or None}
+    audit.append(connection, now, actor, Action.PLAN_RUN, row.name, id=plan, groups=len(made), **wish)
     return QueueKey.cycles(row.site, row.source), made
 
 
-def _run_group(connection: Connection, now: datetime, group: UUID, request: RunRequest) -> UUID:
-    made = enqueue_cycle(connection, now, group, due_at=now, resync=request.resync)
-    if made is not None:
-        return made
-    in_flight = select(jobs.c.id).where(IN_FLIGHT, jobs.c.group == group)
-    found: UUID = connection.execute(in_flight).scalar_one()
-    return found
+def _run_groups(connection: Connection, now: datetime, chosen: Sequence[UUID], request: RunRequest) -> list[UUID]:
+    """Their jobs, in this order: new ones, or those in flight."""
+    found = enqueue_cycles(
+        connection, now, chosen, due_at=now, resync=request.resync, against_source=request.against_source
+    )
+    in_flight = select(jobs.c.group, jobs.c.id).where(IN_FLIGHT, jobs.c.group.in_(chosen))
+    found |= {row.group: row.id for row in connection.execute(in_flight)}
+    return [found[group] for group in chosen]
+
+
+def _turn_to_source(connection: Connection, name: str, chosen: Sequence[UUID]) -> None:
+    """What waits of these groups verifies, too, unless an attempt has begun it: then it is another cycle's turn."""
+    flying = select(jobs.c.id, jobs.c.attempts, jobs.c.arguments).where(IN_FLIGHT, jobs.c.group.in_(chosen))
+    others = [job for job in connection.execute(flying) if not job.arguments.get("against_source")]
+    if any(job.attempts for job in others):
+        raise StateConflict(noun="plan", name=name, state="running a cycle", problem="say it again when that has ended")
+    waiting = jobs.c.id.in_([job.id for job in others])
+    connection.execute(update(jobs).where(waiting).values(arguments=AGAINST_SOURCE))
 
 
 def _living() -> Any:
@@ -142,6 +161,5 @@ def _write(connection: Connection, statement: Any, name: str | None) -> None:
         raise NameTaken(noun="plan", name=name or "") from taken
 
 
-def _reschedule(connection: Connection, now: datetime, plan: UUID) -> None:
-    for group in grouping.living_groups(connection, plan):
-        pace.reschedule(connection, now, group)
+def _replan(connection: Connection, now: datetime, plan: UUID) -> None:
+    replan(connection, now, list(grouping.living_groups(connection, plan)))

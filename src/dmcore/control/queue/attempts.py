@@ -5,12 +5,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, select, update
 
 from dmcore.api.base import Problem
 from dmcore.api.jobs import JobResult, Outcome
 from dmcore.api.operators import EventKind
-from dmcore.control.errors import LeaseLost, NodeSuperseded
+from dmcore.control.errors import LeaseLost, NodeRevoked, NodeSuperseded
 from dmcore.control.reports import events
 from dmcore.control.schedule import pace
 from dmcore.control.store.tables import groups, jobs, nodes
@@ -20,22 +20,31 @@ MAX_ATTEMPTS = 8
 MAX_BACKOFF_S = 300.0
 DROPPED = "cycle.dropped"
 """The connector's word for: this cycle can never be gone on with, begin another."""
+_SENDER = select(nodes.c.revoked_at, nodes.c.superseded).where(nodes.c.id == bindparam("node"))
+_CHANGED_JOB = update(jobs).where(jobs.c.id == bindparam("changed"))
+_CHANGED_GROUP = update(groups).where(groups.c.id == bindparam("changed"))
+_GROUP: Select[Any] = select(groups.c.id, groups.c.failures, groups.c.last_point_time)
+_GROUP = _GROUP.where(groups.c.id == bindparam("group")).with_for_update()
+_JOB = select(jobs).where(jobs.c.id == bindparam("job")).with_for_update()
 
 
 def lock(connection: Connection, job: UUID) -> Row[Any] | None:
     """A job, until the transaction ends."""
-    return connection.execute(select(jobs).where(jobs.c.id == job).with_for_update()).one_or_none()
+    return connection.execute(_JOB, {"job": job}).one_or_none()
 
 
 def locked_for(connection: Connection, node: str, incarnation: UUID, job: UUID, epoch: int) -> Row[Any]:
     """A job whose last lease was this node's, under this epoch.
 
     Raises:
+        NodeRevoked: it is not enrolled (any more).
         LeaseLost: another lease has begun, or it was never this node's, or there is no such job.
         NodeSuperseded: a later process of the same node has spoken since.
     """
-    older = connection.execute(select(nodes.c.superseded).where(nodes.c.id == node)).scalar_one_or_none()
-    if str(incarnation) in (older or ()):
+    sender = connection.execute(_SENDER, {"node": node}).one_or_none()
+    if sender is None or sender.revoked_at is not None:
+        raise NodeRevoked(node=node)
+    if str(incarnation) in sender.superseded:
         raise NodeSuperseded(node=node)
     row = lock(connection, job)
     if row is None or (row.node, row.epoch) != (node, epoch):
@@ -79,7 +88,7 @@ def end(connection: Connection, now: datetime, job: Row[Any], state: JobState, o
     """The job is over. Of a cycle, the group's next one is planned."""
     values: dict[str, Any] = {"started_at": job.started_at or job.leased_at}
     if outcome is not None:
-        values |= facts(outcome)
+        values |= facts(outcome) | {"point": outcome.point or job.point}  # which it made, or was about
     _set(connection, job.id, state=state, ended_at=now, lease_until=None, **values)
     if state == JobState.FAILED:
         _record(connection, now, EventKind.JOB_FAILED, job)
@@ -102,7 +111,7 @@ def settle_group(
     connection: Connection, now: datetime, group: UUID, state: JobState, outcome: Outcome | None, due_at: datetime
 ) -> None:
     """What a cycle's end means to its group: failures, the newest point, when the next one starts."""
-    row = connection.execute(select(groups).where(groups.c.id == group).with_for_update()).one_or_none()
+    row = connection.execute(_GROUP, {"group": group}).one_or_none()
     if row is None:
         return
     code = outcome.problem.code if outcome and outcome.problem else None
@@ -112,7 +121,7 @@ def settle_group(
     elif state == JobState.FAILED:
         values = {"failures": row.failures + (code != DROPPED), "problem": code or "internal"}
     if values:
-        connection.execute(update(groups).where(groups.c.id == group).values(**values))
+        connection.execute(_CHANGED_GROUP, {"changed": group, **values})
     pace.reschedule(connection, now, group)
     if code == DROPPED:  # nothing was wrong with the group: only this cycle is of no use
         planned = groups.c.next_start.is_not(None)
@@ -133,5 +142,10 @@ def _record(connection: Connection, now: datetime, kind: EventKind, job: Row[Any
     events.record(connection, now, kind, plan=job.plan, group=job.group, node=job.node, job=job.id)
 
 
+def change(connection: Connection, job: UUID, values: dict[str, Any]) -> None:
+    """Set some columns of a job."""
+    connection.execute(_CHANGED_JOB, {"changed": job, **values})
+
+
 def _set(connection: Connection, job: UUID, **values: Any) -> None:
-    connection.execute(update(jobs).where(jobs.c.id == job).values(**values))
+    change(connection, job, values)

@@ -1,5 +1,6 @@
 """Jobs as operators see them: what is kept of each, and the rate and ETA that follow from it."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -22,10 +23,16 @@ def view(connection: Connection, now: datetime, job_id: UUID) -> JobView:
     Raises:
         NotFound: there is no such job.
     """
-    row = connection.execute(_told().where(jobs.c.id == job_id)).one_or_none()
-    if row is None:
+    found = views(connection, now, [job_id])
+    if not found:
         raise NotFound(noun="job", name=str(job_id))
-    return _view(now, row)
+    return found[0]
+
+
+def views(connection: Connection, now: datetime, job_ids: Sequence[UUID]) -> tuple[JobView, ...]:
+    """Those of these jobs that are there, in this order."""
+    found = {row.id: row for row in connection.execute(_told().where(jobs.c.id.in_(job_ids)))}
+    return tuple(_view(now, found[job]) for job in job_ids if job in found)
 
 
 def list_jobs(
@@ -50,7 +57,7 @@ def list_jobs(
         asked = asked.where(tuple_(jobs.c.due_at, jobs.c.id) < _place_of(connection, before))
     size = max(1, min(limit, MAX_LISTED))
     rows = connection.execute(asked.order_by(jobs.c.due_at.desc(), jobs.c.id.desc()).limit(size + 1)).all()
-    return JobsReply(jobs=tuple(_view(now, row) for row in rows[:size]), more=len(rows) > size)
+    return JobsReply(jobs=tuple(_in_list(_view(now, row)) for row in rows[:size]), more=len(rows) > size)
 
 
 def rate_bytes_s(now: datetime, job: Row[Any], progress: Progress) -> float | None:
@@ -67,6 +74,11 @@ def eta_s(now: datetime, job: Row[Any], progress: Progress) -> float | None:
     if job.state != JobState.RUNNING or not rate or not progress.total_bytes:
         return None
     return min(max(progress.total_bytes - progress.done_bytes, 0) / rate, MAX_DURATION)
+
+
+def _in_list(job: JobView) -> JobView:
+    """Without what there may be a thousand of: a list of jobs has no end of its own."""
+    return job.model_copy(update={"progress": job.progress.model_copy(update={"disks": ()})})
 
 
 def _told() -> Select[Any]:
@@ -89,7 +101,10 @@ def _view(now: datetime, job: Row[Any]) -> JobView:
         group=job.group, machines=tuple(job.machines or ()), cycle=job.cycle, node=job.node, epoch=job.epoch,
         attempts=job.attempts, offline=job.offline, due_at=job.due_at, started_at=job.started_at,
         ended_at=job.ended_at, cancelling=job.cancelling, progress=progress,
+        against_source=bool(job.arguments.get("against_source")),
+        sample_percent=job.arguments.get("sample_percent"),
         rate_bytes_s=rate_bytes_s(now, job, progress), eta_s=eta_s(now, job, progress),
-        problem=outcome.problem if outcome else None, point=job.point, source_time=job.source_time,
+        problem=outcome.problem if outcome else None, point=job.point, to=job.arguments.get("to"),
+        source_time=job.source_time,
         seconds=outcome.seconds if outcome else {}, points=outcome.points if outcome else (),
     )  # fmt: skip

@@ -1,10 +1,12 @@
 """Keeping a lease, and taking it back. A lease follows what is got done, not whether its node still speaks."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select
 
 from dmcore.api.limits import NO_LIMIT, Limit
 from dmcore.api.nodes import HeartbeatReply, HeartbeatRequest
@@ -13,6 +15,7 @@ from dmcore.control.errors import LeaseLost
 from dmcore.control.queue import attempts
 from dmcore.control.queue.shares import site_share
 from dmcore.control.reports import events
+from dmcore.control.schedule.passing import one_by_one, put_off_job
 from dmcore.control.settings import LeaseSettings
 from dmcore.control.store.tables import HELD, jobs, plans
 from dmcore.model.enums import Stage
@@ -21,6 +24,9 @@ from dmcore.model.jobs import JobState
 REAP_BATCH = 500
 STALL_LIMIT_S = {Stage.SNAPSHOT: 1800, Stage.TRANSFER: 600, Stage.COMMIT: 3600}
 OTHER_STALL_LIMIT_S = 600
+_OVER = select(jobs.c.id).where(HELD, jobs.c.lease_until <= bindparam("now")).order_by(jobs.c.lease_until)
+_OVER = _OVER.limit(REAP_BATCH).with_for_update(skip_locked=True)
+_PLAN = select(plans.c.paused, plans.c.limit).where(plans.c.id == bindparam("plan"))
 
 
 def heartbeat(
@@ -40,7 +46,7 @@ def heartbeat(
     job = attempts.locked_for(connection, node_id, request.incarnation, job_id, request.epoch)
     if attempts.is_settled(job):
         raise LeaseLost(job=str(job_id), epoch=request.epoch)
-    plan = connection.execute(select(plans).where(plans.c.id == job.plan)).one_or_none()
+    plan = connection.execute(_PLAN, {"plan": job.plan}).one_or_none()
     paused = plan is not None and plan.paused
     stalled = _is_stalled(now, job, request, paused=paused)
     if stalled and job.state == JobState.QUEUED:
@@ -58,8 +64,13 @@ def heartbeat(
 
 def reap(connection: Connection, now: datetime) -> int:
     """Take back the leases that ran out, a batch at most. Returns how many there were."""
-    over = select(jobs).where(HELD, jobs.c.lease_until <= now).order_by(jobs.c.lease_until).limit(REAP_BATCH)
-    rows = connection.execute(over.with_for_update(skip_locked=True)).all()
+    over = select(jobs.c.id).where(HELD, jobs.c.lease_until <= now).order_by(jobs.c.lease_until).limit(REAP_BATCH)
+    found = connection.execute(over.with_for_update(skip_locked=True)).scalars().all()
+    return one_by_one(connection, found, partial(_take_back, connection, now), put_off_job(connection, now))
+
+
+def _take_back(connection: Connection, now: datetime, ids: Sequence[UUID]) -> int:
+    rows = connection.execute(select(jobs).where(jobs.c.id.in_(ids))).all()
     for job in sorted(rows, key=lambda each: str(each.group)):  # groups are locked by their ids, here as everywhere
         attempts.lost(connection, now, job)
     return len(rows)
@@ -96,4 +107,4 @@ def _note(
         events.record(connection, now, EventKind.JOB_STALLED, **ids, value=value)
     if paused or _has_moved(job, request):
         values |= {"counter": request.progress.counter, "stage": request.progress.stage, "counter_at": now}
-    connection.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
+    attempts.change(connection, job.id, values)

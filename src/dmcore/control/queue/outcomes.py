@@ -7,13 +7,13 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, update
 
 from dmcore.api.jobs import JobResult, Outcome
+from dmcore.api.operators import EventKind
 from dmcore.control.errors import NotFound, StateConflict
 from dmcore.control.index import points
 from dmcore.control.queue import attempts, epochs
+from dmcore.control.reports import events
 from dmcore.control.store.tables import jobs
 from dmcore.model.jobs import IN_FLIGHT, JobKind, JobState
-
-SETTLED_BY_POINTS = frozenset({JobKind.INDEX, JobKind.EXPIRE, JobKind.VERIFY, JobKind.PRESERVE})
 
 
 def finish(
@@ -38,8 +38,11 @@ def finish(
         attempts.requeue(connection, now, job, delay_s, outcome)
         return
     attempts.end(connection, now, job, state, outcome)
-    if job.kind in SETTLED_BY_POINTS:
+    if job.kind != JobKind.CYCLE:
         points.settle(connection, now, job, outcome)
+    elif missed := sum(disk.untracked_bytes or 0 for disk in outcome.progress.disks):
+        told = {"plan": job.plan, "group": job.group, "node": node_id, "job": job.id}
+        events.record(connection, now, EventKind.TRACKING_LIED, **told, value=missed)
 
 
 def cancel(connection: Connection, now: datetime, job_id: UUID) -> None:

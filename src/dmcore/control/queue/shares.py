@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from dmcore.api.limits import MIN_RATE_BYTES_S, Limit
 from dmcore.control.store.tables import nodes, sites
@@ -10,6 +10,9 @@ from dmcore.model.enums import Role
 
 LIVE_S = 90
 """A node that has not asked for this long is not counted on: three times the longest poll."""
+_LIVING = (nodes.c.site == bindparam("site"), nodes.c.role == Role.APPLIANCE, nodes.c.revoked_at.is_(None))
+LIVE_APPLIANCES = select(func.count()).select_from(nodes).where(*_LIVING, nodes.c.seen_at > bindparam("live_since"))
+_SHARE = select(sites.c.limit, LIVE_APPLIANCES.scalar_subquery().label("live")).where(sites.c.name == bindparam("site"))
 
 
 def is_live(now: datetime, seen_at: datetime | None) -> bool:
@@ -19,11 +22,13 @@ def is_live(now: datetime, seen_at: datetime | None) -> bool:
 
 def site_share(connection: Connection, now: datetime, site: str) -> Limit:
     """The site's limit, divided by its live appliances."""
-    limit = Limit.model_validate(connection.execute(select(sites.c.limit).where(sites.c.name == site)).scalar_one())
-    living = (nodes.c.site == site, nodes.c.role == Role.APPLIANCE, nodes.c.revoked_at.is_(None))
-    lately = nodes.c.seen_at > now - timedelta(seconds=LIVE_S)
-    live = connection.execute(select(func.count()).select_from(nodes).where(*living, lately)).scalar_one()
-    return divided(limit, max(live, 1))
+    row = connection.execute(_SHARE, {"site": site, "live_since": live_since(now)}).one()
+    return divided(Limit.model_validate(row.limit), max(row.live, 1))
+
+
+def live_since(now: datetime) -> datetime:
+    """Who was seen after this is live."""
+    return now - timedelta(seconds=LIVE_S)
 
 
 def divided(limit: Limit, parts: int) -> Limit:

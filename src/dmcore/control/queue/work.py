@@ -36,6 +36,7 @@ def ask_of_point(
     *,
     to: str | None = None,
     preserved: bool | None = None,
+    sample_percent: float | None = None,
 ) -> JobView:
     """A job about one point, for its connector.
 
@@ -51,9 +52,11 @@ def ask_of_point(
         if to is not None:
             _require_recovery(connection, row.connector, to)
         job = enqueue_work(
-            connection, now, row.connector, kind, points=[point], to=to, preserved=preserved, plan=row.plan
-        )
-        audit.append(connection, now, operator.actor, ACTIONS[kind], point, job=job, to=to, preserved=preserved)
+            connection, now, row.connector, kind, points=[point], to=to, preserved=preserved,
+            sample_percent=sample_percent, plan=row.plan,
+        )  # fmt: skip
+        detail = {"to": to, "preserved": preserved, "sample_percent": sample_percent}
+        audit.append(connection, now, operator.actor, ACTIONS[kind], point, job=job, **detail)
         asked = jobs.view(connection, now, job)
     plane.waiters.wake([QueueKey.work(row.connector)])
     return asked

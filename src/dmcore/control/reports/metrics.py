@@ -7,21 +7,29 @@ import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
 from dmcore.api.jobs import Progress
-from dmcore.control.errors import StoreBusy
+from dmcore.control.errors import StoreBusy, StoreRefused
 from dmcore.control.queue.shares import is_live
 from dmcore.control.reports.status import backlog_bytes, count_jobs, plan_statuses
 from dmcore.control.reports.tallies import Tallies
 from dmcore.control.store.database import Database
-from dmcore.control.store.tables import HELD, QUEUED_CYCLES, QUEUED_WORK, jobs, nodes, plans, points
+from dmcore.control.store.tables import HELD, QUEUED_CYCLES, QUEUED_WORK, groups, jobs, nodes, plans, points
 from dmcore.model.enums import Role
 from dmcore.model.jobs import JobState
 
 DAY_S = 86_400
+TICK_SECONDS = "dmcore_control_tick_seconds"
+TICK_BOUNDS_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 10.0)
+
+
+def tick_seconds(registry: CollectorRegistry) -> Histogram:
+    """What this replica's ticks take, those that fail included. Its owner observes them. Thread-safe."""
+    return Histogram(TICK_SECONDS, "The scheduler's ticks of this replica", registry=registry, buckets=TICK_BOUNDS_S)
 
 
 class ControlCollector(Collector):
@@ -43,7 +51,7 @@ class ControlCollector(Collector):
         try:
             with self._lock, self._database.read() as connection:
                 found = self._found(connection, self._database.now(connection))
-        except StoreBusy:
+        except (StoreBusy, StoreRefused):
             up.add_metric([], 0)
             yield up
             return
@@ -61,6 +69,7 @@ class ControlCollector(Collector):
             _jobs(connection),
             _leases(connection),
             _verification(connection, now),
+            _sampling(connection, now),
             _nodes(connection, now),
             *self._tallies.metrics(),
         ]
@@ -110,6 +119,19 @@ def _verification(connection: Connection, now: datetime) -> Metric:
     joined = select(plans.c.name, plans.c.created_at, last.c.at).outerjoin(last, last.c.plan == plans.c.id)
     for name, created_at, at in connection.execute(joined.where(plans.c.deleted_at.is_(None))):
         family.add_metric([name], max((now - (at or created_at)).total_seconds(), 0) / DAY_S)
+    return family
+
+
+def _sampling(connection: Connection, now: datetime) -> Metric:
+    family = _gauge(
+        "dmcore_days_since_sample",
+        "Since a sample was found good, of the plan's group that waits longest; never: since the plan was made", "plan",
+    )  # fmt: skip
+    since = func.min(func.coalesce(groups.c.sampled_at, plans.c.created_at)).label("at")
+    joined = select(plans.c.name, since).join(groups, groups.c.plan == plans.c.id).group_by(plans.c.id, plans.c.name)
+    sampled = (plans.c.verify_percent > 0, plans.c.deleted_at.is_(None), groups.c.deleted_at.is_(None))
+    for name, at in connection.execute(joined.where(*sampled)):
+        family.add_metric([name], max((now - at).total_seconds(), 0) / DAY_S)
     return family
 
 

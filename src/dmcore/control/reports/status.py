@@ -6,32 +6,59 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, TextClause, func, select
+from sqlalchemy import Connection, Row, Select, TextClause, func, select, tuple_
 
 from dmcore.api.jobs import Progress
 from dmcore.api.plans import GroupView, NodeStatus, PlanStatus, Status
+from dmcore.control.errors import NotFound
 from dmcore.control.queue.jobs import eta_s
 from dmcore.control.queue.shares import is_live
 from dmcore.control.store.tables import HELD, IN_FLIGHT, QUEUED_CYCLES, QUEUED_WORK, groups, jobs, nodes, plans
 from dmcore.model.jobs import JobKind, JobState
 
+MAX_LISTED = 500
 PLANS_AT_ONCE = 1000
 """Ids in one query: databases take only so many parameters."""
 
 
-def status(connection: Connection, now: datetime) -> Status:
-    """One screen: every plan that was not deleted, and every node that was not revoked."""
+def status(
+    connection: Connection, now: datetime, *, limit: int = MAX_LISTED, plans_after: UUID | None = None,
+    nodes_after: str | None = None,
+) -> Status:  # fmt: skip
+    """One screen: every plan that was not deleted, and every node that was not revoked; so many of each at most.
+
+    Raises:
+        NotFound: there never was such a plan or node to list those after it.
+    """
+    size = max(1, min(limit, MAX_LISTED))
+    page = page_of_plans(connection, select(plans.c.id), plans_after).limit(size + 1)
+    shown, found = connection.execute(page).scalars().all(), _nodes(connection, now, nodes_after, size + 1)
     return Status(
         now=now,
-        plans=plan_statuses(connection, now),
-        nodes=_nodes(connection, now),
+        plans=plan_statuses(connection, now, shown[:size]),
+        more_plans=len(shown) > size,
+        nodes=found[:size],
+        more_nodes=len(found) > size,
         queued=count_jobs(connection, QUEUED_CYCLES) + count_jobs(connection, QUEUED_WORK),
         running=count_jobs(connection, HELD),
     )
 
 
-def plan_statuses(connection: Connection, now: datetime) -> tuple[PlanStatus, ...]:
-    """Each plan's line, by name."""
+def page_of_plans(connection: Connection, asked: Select[Any], after: UUID | None) -> Select[Any]:
+    """The plans that were not deleted, by name, from behind this one on. Raises NotFound: there never was that one."""
+    living = asked.where(plans.c.deleted_at.is_(None)).order_by(plans.c.name, plans.c.id)
+    if after is None:
+        return living
+    last = connection.execute(select(plans.c.name, plans.c.id).where(plans.c.id == after)).one_or_none()
+    if last is None:
+        raise NotFound(noun="plan", name=str(after))
+    return living.where(tuple_(plans.c.name, plans.c.id) > tuple_(*last))
+
+
+def plan_statuses(
+    connection: Connection, now: datetime, plan_ids: Sequence[UUID] | None = None
+) -> tuple[PlanStatus, ...]:
+    """Each plan's line, by name; of all, or of these."""
     totals = (
         func.count(groups.c.id).label("groups"),
         func.min(groups.c.last_point_time).label("last_point_time"),
@@ -41,6 +68,7 @@ def plan_statuses(connection: Connection, now: datetime) -> tuple[PlanStatus, ..
     joined = plans.outerjoin(groups, (groups.c.plan == plans.c.id) & groups.c.deleted_at.is_(None))
     lines = select(plans.c.id, plans.c.name, plans.c.paused, plans.c.rpo_s, *totals).select_from(joined)
     lines = lines.where(plans.c.deleted_at.is_(None)).group_by(plans.c.id).order_by(plans.c.name)
+    lines = lines if plan_ids is None else lines.where(plans.c.id.in_(plan_ids))
     running, problems = _running(connection), _problems(connection)
     return tuple(
         PlanStatus(
@@ -108,8 +136,14 @@ def _problems(connection: Connection) -> dict[UUID, set[str]]:
     return found
 
 
-def _nodes(connection: Connection, now: datetime) -> tuple[NodeStatus, ...]:
-    rows = connection.execute(select(nodes).where(nodes.c.revoked_at.is_(None)).order_by(nodes.c.site, nodes.c.id))
+def _nodes(connection: Connection, now: datetime, after: str | None, limit: int) -> tuple[NodeStatus, ...]:
+    asked = select(nodes).where(nodes.c.revoked_at.is_(None)).order_by(nodes.c.site, nodes.c.id).limit(limit)
+    if after is not None:
+        last = connection.execute(select(nodes.c.site, nodes.c.id).where(nodes.c.id == after)).one_or_none()
+        if last is None:
+            raise NotFound(noun="node", name=after)
+        asked = asked.where(tuple_(nodes.c.site, nodes.c.id) > tuple_(*last))
+    rows = connection.execute(asked)
     return tuple(
         NodeStatus(node=row.id, site=row.site, role=row.role, live=is_live(now, row.seen_at), seen_at=row.seen_at)
         for row in rows

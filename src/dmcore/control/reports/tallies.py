@@ -21,7 +21,8 @@ LONGEST_GAP = timedelta(hours=1)
 """What ended longer before a scrape is left out: a forgotten process must not read days of jobs at once."""
 JOBS_AT_ONCE = 500
 BOUNDS_S = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
-BYTES = ("read_bytes", "changed_bytes", "zero_bytes", "sealed_bytes", "wire_bytes", "resumed_bytes")
+BYTES = ("read_bytes", "changed_bytes", "zero_bytes", "sealed_bytes", "wire_bytes", "resumed_bytes",
+         "untracked_bytes")  # fmt: skip
 WHOLE = "whole"
 _TOLD: Select[Any] = select(jobs.c.due_at, jobs.c.ended_at, jobs.c.kind, jobs.c.state, jobs.c.attempts, jobs.c.outcome)
 
@@ -111,7 +112,7 @@ class Tallies:
     def _count_cycle(self, job: Row[Any], outcome: Outcome) -> None:
         for disk in outcome.progress.disks:
             self.disks[disk.rung, disk.reason] += 1
-            self.totals.update({name.removesuffix("_bytes"): getattr(disk, name) for name in BYTES})
+            self.totals.update({name.removesuffix("_bytes"): getattr(disk, name) or 0 for name in BYTES})
         if job.state == JobState.COMPLETED:
             self.durations[WHOLE].add(max((job.ended_at - job.due_at).total_seconds(), 0.0))
             for stage, seconds in outcome.seconds.items():

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from dmcore.api.operators import EventKind
 from dmcore.control.reports import events
@@ -19,6 +19,26 @@ RECENT = 20
 FEW = 3
 """With fewer, nobody is told what could be kept up with."""
 FIRST_REST_S, LONGEST_REST_S = 5.0, 900.0
+
+# Made once: SQLAlchemy takes longer to put these together than PostgreSQL to answer them.
+_OF_GROUP = jobs.c.group == bindparam("group")
+_GONE = groups.c.deleted_at.is_not(None) | plans.c.deleted_at.is_not(None)
+_GROUP_AND_PLAN = (
+    select(
+        groups.c.id, groups.c.plan, groups.c.created_at, groups.c.last_point_time, groups.c.failures, groups.c.breached,
+        plans.c.rpo_s, plans.c.paused, _GONE.label("gone"),
+    )
+    .join(plans, plans.c.id == groups.c.plan)
+    .where(groups.c.id == bindparam("group"))
+    .with_for_update(of=groups)
+)  # fmt: skip
+_ENDED = (_OF_GROUP, jobs.c.ended_at.is_not(None))
+_COMPLETED = select(jobs.c.due_at, jobs.c.ended_at, jobs.c.source_time).where(
+    *_ENDED, jobs.c.kind == JobKind.CYCLE, jobs.c.state == JobState.COMPLETED
+).order_by(jobs.c.ended_at.desc()).limit(RECENT)  # fmt: skip
+_LAST_ENDED = select(jobs.c.state, jobs.c.ended_at).where(*_ENDED).order_by(jobs.c.ended_at.desc()).limit(1)
+_FLYING = select(jobs.c.id).where(IN_FLIGHT, _OF_GROUP)
+_RESCHEDULED = update(groups).where(groups.c.id == bindparam("changed"))
 
 
 @dataclass(frozen=True)
@@ -81,10 +101,10 @@ def believed(source_time: datetime, due_at: datetime | None, now: datetime) -> d
 def reschedule(connection: Connection, now: datetime, group_id: UUID) -> None:
     """Set a group's next start, its breach time and its pace from what is known now.
 
-    To be called after whatever changes them: the end of a job, a new point, a plan that is made, edited, paused,
-    resumed or deleted. There is no next start while a job is in flight, or the plan is paused or deleted.
+    To be called after the end of a job and after a new point; what a change of a plan means to all of its groups is in
+    `replanning`. There is no next start while a job is in flight, or the plan is paused or deleted.
     """
-    row = connection.execute(_group_and_plan().where(groups.c.id == group_id).with_for_update(of=groups)).one_or_none()
+    row = connection.execute(_GROUP_AND_PLAN, {"group": group_id}).one_or_none()
     if row is None:
         return
     pace = _pace(connection, group_id)
@@ -93,19 +113,13 @@ def reschedule(connection: Connection, now: datetime, group_id: UUID) -> None:
         "achievable_rpo_s": pace.achievable_rpo_s,
         "next_start": _next_start(connection, now, row, pace),
     }
-    connection.execute(update(groups).where(groups.c.id == group_id).values(**values, **_breach(connection, now, row)))
-
-
-def _group_and_plan() -> Any:
-    gone = groups.c.deleted_at.is_not(None) | plans.c.deleted_at.is_not(None)
-    joined = select(groups, plans.c.rpo_s, plans.c.paused, gone.label("gone"))
-    return joined.join(plans, plans.c.id == groups.c.plan)
+    breach = breach_values(now, row)
+    connection.execute(_RESCHEDULED, {"changed": group_id, **values, **breach})
+    tell_kept(connection, now, [(row, breach)])
 
 
 def _pace(connection: Connection, group: UUID) -> Pace:
-    completed = (jobs.c.group == group, jobs.c.kind == JobKind.CYCLE, jobs.c.state == JobState.COMPLETED)
-    recent = select(jobs.c.due_at, jobs.c.ended_at, jobs.c.source_time).where(*completed, jobs.c.ended_at.is_not(None))
-    rows = connection.execute(recent.order_by(jobs.c.ended_at.desc()).limit(RECENT)).all()
+    rows = connection.execute(_COMPLETED, {"group": group}).all()
     durations = [_seconds(row.due_at, row.ended_at) for row in rows]
     tails = [_seconds(believed(row.source_time, row.due_at, row.ended_at), row.ended_at)
              for row in rows if row.source_time is not None]  # fmt: skip
@@ -115,28 +129,33 @@ def _pace(connection: Connection, group: UUID) -> Pace:
 def _next_start(connection: Connection, now: datetime, group: Row[Any], pace: Pace) -> datetime | None:
     if group.gone or group.paused or _in_flight(connection, group.id):
         return None
-    ended = select(jobs.c.state, jobs.c.ended_at).where(jobs.c.group == group.id, jobs.c.ended_at.is_not(None))
-    last = connection.execute(ended.order_by(jobs.c.ended_at.desc()).limit(1)).one_or_none()
+    last = connection.execute(_LAST_ENDED, {"group": group.id}).one_or_none()
     earliest = last and last.ended_at + timedelta(seconds=rest_s(last.state, group.failures, group.rpo_s))
     return next_start(now, group.rpo_s, group.last_point_time, pace.duration_s, earliest)
 
 
 def _in_flight(connection: Connection, group: UUID) -> bool:
-    return connection.execute(select(jobs.c.id).where(IN_FLIGHT, jobs.c.group == group)).first() is not None
+    return connection.execute(_FLYING, {"group": group}).first() is not None
 
 
-def _breach(connection: Connection, now: datetime, group: Row[Any]) -> dict[str, Any]:
-    """A breach is told of once, by the tick that finds its time past; and once that it is over."""
+def breach_values(now: datetime, group: Row[Any]) -> dict[str, Any]:
+    """What a group's row should say: a breach is told of once, by the tick that finds its time past."""
+    at = breach_time(group.rpo_s, group.created_at, group.last_point_time)
     if group.gone:
         return {"breach_at": None, "breached": False}
-    at = breach_time(group.rpo_s, group.created_at, group.last_point_time)
-    if not group.breached:
-        return {"breach_at": at}
-    if at <= now or group.last_point_time is None:
-        return {"breach_at": None}
-    lag_s = int(_seconds(group.last_point_time, now))
-    events.record(connection, now, EventKind.RPO_KEPT, plan=group.plan, group=group.id, value=lag_s)
+    if group.breached and (at <= now or group.last_point_time is None):
+        return {"breach_at": None, "breached": True}
     return {"breach_at": at, "breached": False}
+
+
+def tell_kept(connection: Connection, now: datetime, told: Sequence[tuple[Row[Any], dict[str, Any]]]) -> None:
+    """And once that it is over: of groups as they were, and what their rows say now."""
+    kept = [
+        {"plan": group.plan, "group": group.id, "value": int(_seconds(group.last_point_time, now))}
+        for group, values in told
+        if group.breached and not group.gone and not values["breached"]
+    ]
+    events.record_all(connection, now, EventKind.RPO_KEPT, kept)
 
 
 def _seconds(begin: datetime, end: datetime) -> float:

@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 from dmcore.control.index import retention
 from dmcore.control.queue import leases
 from dmcore.control.queue.queue import QueueKey, waiting
-from dmcore.control.schedule import due, housekeeping
+from dmcore.control.schedule import due, housekeeping, sampling
+from dmcore.control.schedule.passing import step
 from dmcore.control.store.database import Database
 from dmcore.errors import DmcoreError
 
@@ -31,6 +32,7 @@ class TickResult:
     enqueued: int
     breached: int
     expiring: int
+    sampled: int
     pruned: int
     waiting: frozenset[QueueKey]
 
@@ -38,11 +40,12 @@ class TickResult:
 def tick(connection: Connection, now: datetime) -> TickResult:
     """Everything that is due now, in the caller's one transaction. However many replicas do it, it is done once."""
     return TickResult(
-        reaped=leases.reap(connection, now),
-        enqueued=due.enqueue_due(connection, now),
-        breached=due.find_breaches(connection, now),
-        expiring=retention.ask_expiry(connection, now),
-        pruned=housekeeping.prune(connection, now),
+        reaped=step(connection, now, leases.reap),
+        enqueued=step(connection, now, due.enqueue_due),
+        breached=step(connection, now, due.find_breaches),
+        expiring=step(connection, now, retention.ask_expiry),
+        sampled=step(connection, now, sampling.enqueue_samples),
+        pruned=step(connection, now, housekeeping.prune),
         waiting=frozenset(waiting(connection, now)),
     )
 

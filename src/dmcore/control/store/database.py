@@ -1,14 +1,18 @@
 """Connections and transactions. One way to write: `write`, which on SQLite takes the one writer's lock at its start."""
 
+import select
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url
+from sqlalchemy import select as query
+from sqlalchemy.exc import InvalidatePoolError
 
 from dmcore.control.errors import StoreBusy
+from dmcore.control.serving_errors import DriverMissing
 from dmcore.control.store.failures import translated
 
 BUSY_S = 10
@@ -16,6 +20,10 @@ BUSY_S = 10
 IDLE_S = 60
 """A replica that stops in the middle of a transaction loses it, and its locks, after this."""
 POOL_SIZE, POOL_OVERFLOW = 10, 10
+STORE_LOCK = 0x646D636F7265
+"""PostgreSQL's advisory lock ("dmcore"): every connection shares it as long as it lasts, an upgrade has it alone."""
+
+_NOW = query(func.clock_timestamp())
 
 DatabaseClock = Callable[[Connection], datetime]
 
@@ -44,6 +52,7 @@ class Database:
 
         Raises:
             StoreBusy, StoreFull: nothing was done; or, if the connection broke while it committed, perhaps all of it.
+            StoreRefused: it does not let this control plane in.
         """
         with translated(), self._in_turn(), self.engine.begin() as connection:
             yield connection
@@ -67,6 +76,7 @@ class Database:
 
         Raises:
             StoreBusy: the database does not answer.
+            StoreRefused: it does not let this control plane in.
         """
         with translated(), self.engine.connect().execution_options(dmcore_read_only=True) as connection:
             yield connection
@@ -77,7 +87,10 @@ class Database:
 
 
 def make_engine(url: str, busy_s: int = BUSY_S) -> Engine:
-    """An engine for SQLite (WAL, synchronous=FULL, BEGIN IMMEDIATE for writers) or PostgreSQL."""
+    """An engine for SQLite (WAL, synchronous=FULL, BEGIN IMMEDIATE for writers) or PostgreSQL.
+
+    Raises DriverMissing: the extra is not installed.
+    """
     parsed = make_url(url)
     pool: dict[str, Any] = {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW, "pool_timeout": busy_s}
     pool["hide_parameters"] = True  # what an error says may be logged: the values of a statement are not for that
@@ -86,8 +99,12 @@ def make_engine(url: str, busy_s: int = BUSY_S) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    engine = create_engine(parsed, connect_args={"connect_timeout": busy_s}, pool_pre_ping=True, **pool)
+    try:
+        engine = create_engine(parsed, connect_args={"connect_timeout": busy_s}, **pool)
+    except ImportError as missing:  # also of libpq, which psycopg loads
+        raise DriverMissing(problem=str(missing).partition("\n")[0]) from missing
     event.listen(engine, "connect", _prepare_postgresql(busy_s))
+    event.listen(engine, "checkout", _require_open)
     return engine
 
 
@@ -95,7 +112,7 @@ def database_time(connection: Connection) -> datetime:
     """The clock of the database's machine: of SQLite that is this one."""
     if connection.dialect.name == "sqlite":
         return datetime.now(UTC)
-    found: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    found: datetime = connection.execute(_NOW).scalar_one()
     return found.astimezone(UTC)
 
 
@@ -111,13 +128,27 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN DEFERRED" if deferred else "BEGIN IMMEDIATE")
 
 
+def _require_open(raw: Any, *_: object) -> None:
+    """A server that ended has closed its side. That can be seen here; a ping would cost each transaction a round trip.
+
+    Raises InvalidatePoolError: the pool opens another one.
+    """
+    if raw.closed:
+        raise InvalidatePoolError("it was closed here")
+    unread = select.poll()
+    unread.register(raw.fileno(), select.POLLIN)
+    if unread.poll(0):
+        raise InvalidatePoolError("the server closed it")
+
+
 def _prepare_postgresql(busy_s: int) -> Callable[[Any, object], None]:
-    """No lock is waited for, and no transaction left open, without end."""
+    """No lock is waited for, and no transaction left open, without end. And the tables stay as they are meanwhile."""
 
     def prepare(raw: Any, _: object) -> None:
         with raw.cursor() as cursor:
             cursor.execute(f"SET lock_timeout = '{busy_s}s'")
             cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_S}s'")
+            cursor.execute(f"SELECT pg_advisory_lock_shared({STORE_LOCK})")
         raw.commit()
 
     return prepare

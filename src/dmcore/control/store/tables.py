@@ -68,6 +68,7 @@ nodes = Table(
     Column("sources", JSON, nullable=False, default=list),
     Column("targets", JSON, nullable=False, default=list),
     Column("recoveries", JSON, nullable=False, default=list),
+    Column("statement", BigInteger, nullable=False, default=0),
     Index(None, "site", "role"),
 )  # fmt: skip
 
@@ -135,6 +136,7 @@ plans = Table(
     Column("version", BigInteger, nullable=False, default=1),
     Column("created_at", UtcTime, nullable=False),
     Column("deleted_at", UtcTime),
+    Column("verify_percent", Float, nullable=False, default=0),
     Index("uq_plans_name", "name", unique=True, sqlite_where=text("deleted_at IS NULL"),
           postgresql_where=text("deleted_at IS NULL")),
     Index(None, "site", "source"),
@@ -158,6 +160,9 @@ groups = Table(
     Column("problem", String(64)),
     Column("created_at", UtcTime, nullable=False),
     Column("deleted_at", UtcTime),
+    Column("sample_at", UtcTime, index=True),
+    Column("sample_from", UtcTime),
+    Column("sampled_at", UtcTime),
 )  # fmt: skip
 
 machines = Table(
@@ -204,6 +209,7 @@ jobs = Table(
     Column("outcome", JSON, nullable=False, default=dict),
     Column("point", Uuid),
     Column("source_time", UtcTime),
+    Column("stated_before", BigInteger),
     Index("uq_jobs_group_in_flight", "group", unique=True, sqlite_where=IN_FLIGHT, postgresql_where=IN_FLIGHT),
     Index("ix_jobs_lease_until", "lease_until", sqlite_where=HELD, postgresql_where=HELD),
     Index("ix_jobs_queue_cycles", "site", "source", "not_before",
@@ -213,6 +219,7 @@ jobs = Table(
     Index(None, "group", "ended_at"),
     Index(None, "due_at"),
     Index(None, "ended_at"),
+    Index(None, "point", sqlite_where=text("point IS NOT NULL"), postgresql_where=text("point IS NOT NULL")),
 )  # fmt: skip
 
 points = Table(
@@ -233,6 +240,7 @@ points = Table(
     Column("revision", BigInteger, nullable=False),
     Column("stated_at", UtcTime, nullable=False),
     Column("expire_after", UtcTime),
+    Column("statement", BigInteger, nullable=False, default=0),
     Index(None, "group", "source_time"),
     Index(None, "connector"),
     Index(None, "plan", "source_time"),

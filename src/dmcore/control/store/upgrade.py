@@ -9,14 +9,15 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
-from dmcore.control.errors import StoreNewer, StoreOutdated
-from dmcore.control.store.database import Database
+from dmcore.control.errors import StoreInUse, StoreNewer, StoreOutdated
+from dmcore.control.store.database import STORE_LOCK, Database
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-UPGRADE_LOCK = 0x646D636F7265
-"""PostgreSQL's advisory lock: of two replicas that upgrade, one waits. ("dmcore")"""
 EMPTY = "none"
+LOCK_NOT_AVAILABLE = "55P03"
+"""It was waited for in vain, for `BUSY_S`."""
 
 
 def upgrade(database: Database) -> None:
@@ -24,11 +25,12 @@ def upgrade(database: Database) -> None:
 
     Raises:
         StoreNewer: a later version of dmcore has been here.
-        StoreBusy, StoreFull: nothing was changed.
+        StoreInUse: a control plane is connected to it (PostgreSQL; a SQLite file is its state directory's).
+        StoreBusy, StoreFull, StoreRefused: nothing was changed.
     """
     with database.write() as connection:
         if not database.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK})
+            require_alone(connection)
         config = configuration()
         _require_known(connection, config)
         config.attributes["connection"] = connection
@@ -56,6 +58,18 @@ def configuration() -> Config:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config
+
+
+def require_alone(connection: Connection) -> None:
+    """Of two that upgrade, one waits. Raises StoreInUse: others are connected, and stay so."""
+    key = {"key": STORE_LOCK}
+    connection.execute(text("SELECT pg_advisory_unlock_shared(:key)"), key)  # its own share; else both would wait
+    try:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), key)
+    except OperationalError as held:
+        if getattr(held.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:
+            raise StoreInUse from held
+        raise
 
 
 def _require_known(connection: Connection, config: Config) -> str | None:

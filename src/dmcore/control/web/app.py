@@ -36,7 +36,7 @@ DESCRIPTION = (
     " a code, a message and the correlation id of the log."
 )
 ROUTERS = (
-    health, sites, joins, nodes, tokens, plans, jobs, points, connectors, overview, node_work, polling,
+    health, sites, joins, nodes, tokens, plans, jobs, points, connectors, overview, node_work,
 )  # fmt: skip
 
 
@@ -51,6 +51,8 @@ def create_app(plane: Plane) -> FastAPI:
     app.add_exception_handler(DmcoreError, _on_refusal)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_framework)
+    for router in (polling.router, node_work.often):  # the first ones are found soonest
+        app.include_router(router)
     for module in ROUTERS:
         app.include_router(module.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)

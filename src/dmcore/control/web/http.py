@@ -10,7 +10,7 @@ import structlog
 import uvicorn
 from anyio import to_thread
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dmcore.control.certificates import ServerCertificate
 from dmcore.control.serving_errors import CannotListen, ServerStopped
@@ -21,11 +21,14 @@ KEEP_ALIVE_S = 75
 """Longer than the longest poll, so that a node's connection outlives it."""
 ASK_S = 30
 """How long the head of a request may take, from a connection's begin or from its first byte on."""
+MAX_HEAD_BYTES = 64 << 10
+"""Of a request's line and headers."""
 STOP_S = 5
 """How long requests under way may take when the server stops."""
-THREADS = 8
-"""For requests at the database. More of them only take turns at the interpreter's lock: with the usual 40, and 1,000
-agents, a claim took almost twice as long (benchmarks/control)."""
+THREADS = 6
+"""For requests at the database. A request needs 2 to 3 ms of the interpreter, and waits for the database in between: if
+that takes 15 ms, two threads do no more than 130 a second. Many only take turns at the interpreter's lock. On a machine
+without any processor time left, 2 and 6 were equally slow (benchmarks/control)."""
 GOODBYE_S = 0.5
 """How long a client may take to end its side of TLS then."""
 
@@ -40,7 +43,7 @@ class HttpServer:
         context = certificate.context()
         config = uvicorn.Config(
             app, log_config=None, log_level="critical", access_log=False, server_header=False, date_header=False,
-            lifespan="off", ws="none", http=_Connection, timeout_keep_alive=KEEP_ALIVE_S,
+            lifespan="off", ws="none", http=_Connection, loop="uvloop", timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_S, ssl_context_factory=lambda *_: context,
         )  # fmt: skip
         self._listener = listener
@@ -69,18 +72,22 @@ class HttpServer:
             log.error("the HTTP server ended", kind=type(fault).__name__)
 
 
-class _Connection(H11Protocol):
+class _Connection(HttpToolsProtocol):
     """A client that connects and does not ask is not waited for: uvicorn would, for ever."""
 
     _late: asyncio.TimerHandle | None = None
+    _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
         super().data_received(data)
         self._watch()
+        if self._head_bytes > MAX_HEAD_BYTES:  # the parser keeps whatever comes
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -93,6 +100,7 @@ class _Connection(H11Protocol):
             self._late = self.loop.call_later(ASK_S, self.transport.abort)
 
     def _asked(self) -> None:
+        self._head_bytes = 0
         if self._late is not None:
             self._late.cancel()
             self._late = None

@@ -21,6 +21,10 @@ class Waiter:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
+        self.keys: frozenset[QueueKey] = frozenset()
+        """The queues that it is told of."""
+        self.told: set[QueueKey] = set()
+        """Of which it was told, and has not looked since."""
 
     async def wait(self, timeout_s: float) -> bool:
         """Whether something came within that time, the time before this call included."""
@@ -32,9 +36,12 @@ class Waiter:
         self._woken.clear()
         return True
 
-    def wake(self) -> None:
+    def wake(self, after_s: float = 0.0) -> None:
         """From any thread, while the loop runs."""
-        self._loop.call_soon_threadsafe(self._woken.set)
+        if after_s:
+            self._loop.call_soon_threadsafe(self._loop.call_later, after_s, self._woken.set)
+        else:
+            self._loop.call_soon_threadsafe(self._woken.set)
 
 
 class Waiters:
@@ -46,28 +53,39 @@ class Waiters:
         self._closed = False
 
     @contextmanager
-    def listening(self, keys: Iterable[QueueKey]) -> Iterator[Waiter]:
-        """Told of what comes into these queues from now on. Begin before looking into them, and nothing is missed."""
-        waiter, mine = Waiter(), frozenset(keys)
-        with self._lock:
-            for key in mine:
-                self._queues.setdefault(key, {})[waiter] = None
-            if self._closed:
-                waiter.wake()
+    def listening(self, keys: Iterable[QueueKey] = ()) -> Iterator[Waiter]:
+        """One that is told of what comes into these queues, until the end."""
+        waiter = Waiter()
         try:
+            self.listen(waiter, keys)
             yield waiter
         finally:
-            self._forget(waiter, mine)
+            with self._lock:
+                self._forget(waiter)
+                self._wake(waiter.told)  # and has gone: the next looks in its place
 
-    def wake(self, keys: Iterable[QueueKey]) -> None:
-        """There is something to claim. Those who have waited longest are told, and go to the end of the line."""
+    def listen(self, waiter: Waiter, keys: Iterable[QueueKey]) -> None:
+        """Tell it of what comes into these queues from now on. Do so before looking: then nothing is missed."""
+        asked = frozenset(keys)
         with self._lock:
-            for key in keys:
-                line = self._queues.get(key, {})
-                for waiter in list(line)[:WAKE_AT_ONCE]:
-                    del line[waiter]
-                    line[waiter] = None
-                    waiter.wake()
+            waiter.told.clear()
+            if asked != waiter.keys:
+                self._forget(waiter)
+                waiter.keys = asked
+                for key in asked:
+                    self._queues.setdefault(key, {})[waiter] = None
+            if self._closed:
+                waiter.wake()
+
+    def wake(self, keys: Iterable[QueueKey], apart_s: float = 0.0) -> None:
+        """There is something to claim. Those who have waited longest are told, and go to the end of the line.
+
+        Of many queues one is told after the other, so far apart: who asks meanwhile need not wait for all of them.
+        Nobody is told of a queue that one who was told before has still to look into: a control plane that is behind
+        would ask its database the more often, the further behind it is.
+        """
+        with self._lock:
+            self._wake(keys, apart_s)
 
     def close(self) -> None:
         """Wake everybody, now and later: polls end at once. Idempotent."""
@@ -87,13 +105,24 @@ class Waiters:
         with self._lock:
             return len({waiter for line in self._queues.values() for waiter in line})
 
-    def _forget(self, waiter: Waiter, keys: frozenset[QueueKey]) -> None:
-        with self._lock:
-            for key in keys:
-                line = self._queues[key]
+    def _wake(self, keys: Iterable[QueueKey], apart_s: float = 0.0) -> None:
+        for number, key in enumerate(keys):
+            line = self._queues.get(key, {})
+            if any(key in waiter.told for waiter in line):
+                continue
+            for waiter in list(line)[:WAKE_AT_ONCE]:
                 del line[waiter]
-                if not line:
-                    del self._queues[key]
+                line[waiter] = None
+                waiter.told.add(key)
+                waiter.wake(number * apart_s)
+
+    def _forget(self, waiter: Waiter) -> None:
+        for key in waiter.keys:
+            line = self._queues[key]
+            del line[waiter]
+            if not line:
+                del self._queues[key]
+        waiter.keys = frozenset()
 
 
 def jittered_s(wait_s: float) -> float:

@@ -1,11 +1,13 @@
 """Who may ask what: one table, which must hold every route of the application."""
 
 import pytest
+import structlog
 from fastapi.routing import APIRoute
 from sqlalchemy import select
 
 from dmcore.api.base import MAX_BODY_BYTES
 from dmcore.api.operators import Action, OperatorRole
+from dmcore.control.access.refusals import AUDITED
 from dmcore.control.store.database import Database
 from dmcore.control.store.tables import audit, tokens
 from tests.control.web_kit import HandClock, Web
@@ -106,6 +108,28 @@ def test_what_a_role_may_not_is_in_the_audit_log(web: Web, sqlite_database: Data
         entry = connection.execute(select(audit).where(audit.c.action == Action.REFUSED)).one()
     assert entry.object == "DELETE /v1/plans/{plan}"
     assert entry.actor.startswith("the viewer ")
+
+
+def audited(database: Database) -> list[str]:
+    with database.read() as connection:
+        asked = select(audit.c.actor).where(audit.c.action == Action.REFUSED).order_by(audit.c.number)
+        return [actor.rpartition(" ")[0] for actor in connection.execute(asked).scalars()]
+
+
+def test_nobody_fills_the_audit_log_with_refusals(web: Web, sqlite_database: Database, clock: HandClock) -> None:
+    """Looking where one may not is only logged; of attempts to change something the first of an hour are kept."""
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(AUDITED + 5):
+            assert web.ask("GET", "/v1/audit", role=VIEWER).code == "auth.role"
+    assert audited(sqlite_database) == []
+    assert [entry["what"] for entry in logs if entry["event"] == "refused by role"] == ["GET /v1/audit"] * (AUDITED + 5)
+    for role in (VIEWER, OPERATOR):
+        for _ in range(AUDITED + 5):
+            assert web.ask("DELETE", f"/v1/plans/{ID}", role=role).code == "auth.role"
+    assert audited(sqlite_database) == ["the viewer"] * AUDITED + ["the operator"] * AUDITED
+    clock.forward(3600)
+    web.ask("DELETE", f"/v1/plans/{ID}", role=VIEWER)
+    assert len(audited(sqlite_database)) == 2 * AUDITED + 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from uuid import uuid4
 
 from sqlalchemy import select
 
+from dmcore.api.jobs import ConnectorJob
 from dmcore.api.nodes import PollReply
 from dmcore.api.operators import EventKind
 from dmcore.control.plane import Plane
@@ -69,7 +70,8 @@ def test_a_point_is_verified_recovered_and_let_go_by_its_connector(web: Web, con
     assert [each["id"] for each in web.ask("GET", "/v1/points").json["points"]] == [point]
     assert web.ask("GET", f"/v1/points/{point}").json["connector"] == connector.id
     asked: list[tuple[str, str, Any, str]] = [
-        ("POST", "/verify", None, "verify"), ("POST", "/recover", {"to": "standby"}, "recover"),
+        ("POST", "/verify", {"sample_percent": 5}, "verify"), ("POST", "/verify", None, "verify"),
+        ("POST", "/recover", {"to": "standby"}, "recover"),
         ("POST", "/preserve", {"preserved": True}, "preserve"), ("DELETE", "", None, "expire"),
     ]  # fmt: skip
     for method, path, body, kind in asked:
@@ -77,6 +79,7 @@ def test_a_point_is_verified_recovered_and_let_go_by_its_connector(web: Web, con
         assert (answer.status, answer.json["kind"]) == (202, kind)
     work = [PollReply.model_validate(connector.poll().json).work for _ in asked]
     assert {each and each.kind for each in work} == {kind for *_, kind in asked}
+    assert {each.sample_percent for each in work if isinstance(each, ConnectorJob)} == {5.0, None}
     assert web.ask("POST", f"/v1/points/{point}/recover", {"to": "nowhere"}).code == "alias.nowhere"
     web.ask("DELETE", f"/v1/nodes/{connector.id}")
     assert web.ask("POST", f"/v1/points/{point}/verify").code == "object.unknown"

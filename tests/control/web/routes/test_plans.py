@@ -142,6 +142,41 @@ def test_groups_are_run_by_name(web: Web) -> None:
     assert (answer.status, answer.code) == (404, "object.unknown")
 
 
+def test_a_plan_is_verified_against_its_source(web: Web, appliance: NodeKit) -> None:
+    """What waits does that, too; what an attempt has begun stays what it is."""
+    plan = created(web, machines=["web1"])
+    run = f"/v1/plans/{plan['id']}/run"
+    (waiting,) = web.ask("POST", run, {}).json["jobs"]
+    assert not waiting["against_source"]
+    (job,) = web.ask("POST", run, {"against_source": True}).json["jobs"]
+    assert (job["id"], job["against_source"]) == (waiting["id"], True)
+    claimed = appliance.poll(sources=["vms"]).json["job"]
+    assert (claimed["job"], claimed["against_source"]) == (job["id"], True)
+    assert web.ask("POST", run, {"against_source": True}).json["jobs"][0]["id"] == job["id"]
+
+
+def test_a_cycle_that_runs_is_not_turned_into_a_verification(web: Web, appliance: NodeKit) -> None:
+    plan = created(web)
+    run = f"/v1/plans/{plan['id']}/run"
+    web.ask("POST", run, {})
+    assert not appliance.poll(sources=["vms"]).json["job"]["against_source"]
+    answer = web.ask("POST", run, {"against_source": True})
+    assert (answer.status, answer.code) == (409, "state.conflict")
+    assert not any(job["against_source"] for job in web.ask("GET", "/v1/jobs").json["jobs"])
+
+
+def test_a_daily_share_to_verify(web: Web, sqlite_database: Database) -> None:
+    plan = created(web, verify={"percent_per_day": 1.5})
+    assert plan["verify"] == {"percent_per_day": 1.5}
+    with sqlite_database.read() as connection:
+        assert None not in connection.execute(select(groups.c.sample_at)).scalars().all()
+    assert edited(web, plan, rpo_s=900)["verify"] == {"percent_per_day": 1.5}
+    assert edited(web, plan, verify={"percent_per_day": 0})["verify"] == {"percent_per_day": 0.0}
+    for share in (-1, 100.5, "NaN"):
+        refused = web.ask("PATCH", f"/v1/plans/{plan['id']}", {"verify": {"percent_per_day": share}})
+        assert refused.code == "request.invalid"
+
+
 def test_a_deleted_plan_is_gone_and_its_machines_free(web: Web) -> None:
     plan = created(web)
     web.ask("POST", f"/v1/plans/{plan['id']}/run", {})

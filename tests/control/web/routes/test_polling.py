@@ -134,3 +134,27 @@ def test_a_node_that_is_revoked_while_it_polls_gets_nothing(
         return await asyncio.wait_for(polling, 20)
 
     assert asyncio.run(story()).code == "node.unknown"
+
+
+def test_who_gets_a_job_is_told_of_other_plans_by_its_next_poll(
+    web: Web, appliance: NodeKit, connector: NodeKit
+) -> None:
+    known = appliance.poll(sources=["vms"], slots=0).json["plans_version"]
+    plan = web.ask("POST", "/v1/plans", PLAN).json["id"]
+    assert web.ask("POST", f"/v1/plans/{plan}/run", {}).status == 200
+    busy: list[str] = []
+    for _ in range(2):  # its machines
+        got = appliance.poll(sources=["vms"], plans_version=known, busy=busy).json
+        assert got["plans_version"] == known
+        busy.append(got["job"]["group"])
+    told = appliance.poll(sources=["vms"], plans_version=known, busy=busy, wait_s=30).json
+    assert told["job"] is None
+    assert told["plans_version"] not in {0, known}
+
+
+def test_who_gets_a_job_and_knows_no_plans_is_told_at_once(web: Web, appliance: NodeKit, connector: NodeKit) -> None:
+    plan = web.ask("POST", "/v1/plans", PLAN).json["id"]
+    assert web.ask("POST", f"/v1/plans/{plan}/run", {}).status == 200
+    got = appliance.poll(sources=["vms"], plans_version=0).json
+    assert got["job"] is not None
+    assert got["plans_version"] != 0

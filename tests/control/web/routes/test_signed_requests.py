@@ -125,3 +125,44 @@ def test_a_node_may_what_its_role_may(web: Web, node: NodeKit) -> None:
 def test_tokens_and_signatures_are_not_exchangeable(web: Web, node: NodeKit) -> None:
     assert web.ask(*PLANS).status == 401
     assert node.ask("GET", "/v1/sites").status == 401
+
+
+def test_a_node_whose_key_is_known_is_unknown_once_revoked(web: Web, node: NodeKit) -> None:
+    """A key is kept, whether it counts is not: each of these reads that where it does what it is asked."""
+    connector = enrolled(web, Role.CONNECTOR)
+    assert connector.ask("POST", "/v1/nodes/points", {"points": []}).status == 204
+    said = {"incarnation": ID, "epoch": 1, "progress": {}}
+    outcome = {"incarnation": ID, "outcome": {"epoch": 1, "result": "completed"}}
+    asked = [
+        (node, "/v1/nodes/poll", node.poll_body()), (node, f"/v1/nodes/jobs/{ID}/heartbeat", said),
+        (node, f"/v1/nodes/jobs/{ID}/outcome", outcome), (connector, "/v1/nodes/points", {"points": []}),
+    ]  # fmt: skip
+    before = [each.ask("POST", path, body).status for each, path, body in asked]
+    assert before == [200, 409, 409, 204]
+    for each in (node, connector):
+        assert each.web.plane.keys[each.id]
+        assert web.ask("DELETE", f"/v1/nodes/{each.id}").status == 204
+    for each, path, body in asked:
+        answer = each.ask("POST", path, body)
+        assert (answer.status, answer.code) == (401, "node.unknown"), path
+
+
+@pytest.mark.parametrize(("path", "body", "said"), [
+    (f"/v1/nodes/jobs/{ID}/heartbeat", b"{", "body: not JSON"),
+    (f"/v1/nodes/jobs/{ID}/heartbeat", b"{}", "body.incarnation: Field required"),
+    ("/v1/nodes/jobs/x/heartbeat", b"{}", "path.job: "),
+    ("/v1/nodes/poll", b"", "body: not JSON"),
+])  # fmt: skip
+def test_what_is_not_a_message_is_told_so_to_who_signed_it(
+    web: Web, node: NodeKit, path: str, body: bytes, said: str
+) -> None:
+    answer = node.ask("POST", path, body)
+    assert (answer.status, answer.code) == (422, "request.invalid")
+    assert said in answer.json["message"]
+    assert web.send("POST", path, body).status == 401  # who signed nothing is not told
+
+
+def test_a_message_is_json(web: Web, node: NodeKit) -> None:
+    body = b"{}"
+    headers = {"Authorization": node.signature("POST", "/v1/nodes/poll", body), "Content-Type": "text/plain"}
+    assert web.send("POST", "/v1/nodes/poll", body, headers=headers).status == 422

@@ -4,6 +4,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Any
 
+import structlog
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Row
@@ -17,6 +18,9 @@ from dmcore.control.errors import ClockSkewed, NotAuthenticated, RoleMissing, St
 from dmcore.control.plane import Plane
 from dmcore.control.reports import events
 from dmcore.model.enums import Role
+from dmcore.model.ids import NodeId
+
+log = structlog.get_logger()
 
 SKEW_TOLD_EVERY = timedelta(hours=1)
 """A node whose clock is off is told of in the events this often, however often it signs."""
@@ -67,7 +71,7 @@ class OperatorAccess:
     def __call__(
         self, request: Request, plane: PlaneOf, given: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
     ) -> Operator:
-        """Raises NotAuthenticated, or RoleMissing, which goes into the audit log."""
+        """Raises NotAuthenticated, or RoleMissing, which goes into the log and, by `Refusals`, into the audit log."""
         if given is None:
             raise NotAuthenticated
         with plane.database.read() as connection:
@@ -75,7 +79,7 @@ class OperatorAccess:
         if operator.note_use:
             _note_use(plane, operator)
         if not operator.may(self.needed):
-            _note_refusal(plane, operator, f"{request.method} {request.scope['route'].path}")
+            _note_refusal(plane, operator, request.method, request.scope["route"].path)
             raise RoleMissing(needed=self.needed, held=operator.role)
         return operator
 
@@ -98,22 +102,46 @@ async def signed_request(request: Request, given: Annotated[str | None, Security
 Signed = Annotated[SignedRequest, Depends(signed_request)]
 
 
-def sending_node(plane: PlaneOf, signed: Signed) -> Row[Any]:
-    """The row of the node whose request this is.
+def require_signed(plane: Plane, signed: SignedRequest, node: NodeId) -> None:
+    """That this node, whose key is known, has rightly signed this request, and never before.
+
+    Raises:
+        SignatureRefused, ClockSkewed, RequestFlood.
+    """
+    now = plane.clock()
+    plane.signatures.use(signatures.verify(plane.keys[node], plane.control, signed, now), now)
+
+
+def look_up(plane: Plane, node: NodeId) -> None:
+    """Know its key from now on. Raises NodeRevoked."""
+    with plane.database.read() as connection:
+        plane.keys.look_up(connection, node)
+
+
+def sender(plane: PlaneOf, signed: Signed) -> NodeId:
+    """The node whose request this is. Whether it is enrolled still is read in the transaction of what it asks.
 
     Raises:
         SignatureRefused, NodeRevoked, ClockSkewed, RequestFlood.
     """
-    with plane.database.read() as connection:
-        row = signatures.sender(connection, signed)
-    now = plane.clock()
+    node = signatures.claimed_sender(signed)
+    if node not in plane.keys:
+        look_up(plane, node)
     try:
-        claims = signatures.verify(signatures.load_public_key(row.public_key), plane.control, signed, now)
+        require_signed(plane, signed, node)
     except ClockSkewed as skewed:
-        _note_skew(plane, row.id, skewed.skew_s)
+        note_skew(plane, node, skewed.skew_s)
         raise
-    plane.signatures.use(claims, now)
-    return row
+    return node
+
+
+Sender = Annotated[NodeId, Depends(sender)]
+
+
+def sending_node(plane: PlaneOf, node: Sender) -> Row[Any]:
+    """Its row, as it is now. Raises NodeRevoked."""
+    with plane.database.read() as connection:
+        return signatures.enrolled(connection, node)
 
 
 Node = Annotated[Row[Any], Depends(sending_node)]
@@ -141,13 +169,18 @@ def _note_use(plane: Plane, operator: Operator) -> None:
         operators.note_use(connection, plane.database.now(connection), operator.token)
 
 
-def _note_refusal(plane: Plane, operator: Operator, what: str) -> None:
+def _note_refusal(plane: Plane, operator: Operator, method: str, path: str) -> None:
+    what = f"{method} {path}"
+    log.warning("refused by role", token=str(operator.token), role=operator.role, what=what)
+    if not plane.refusals.is_audited(operator.token, method, plane.clock()):
+        return
     with plane.database.write() as connection:
         now = plane.database.now(connection)
         audit.append(connection, now, operator.actor, Action.REFUSED, what, id=operator.token, role=operator.role)
 
 
-def _note_skew(plane: Plane, node: str, skew_s: int) -> None:
+def note_skew(plane: Plane, node: str, skew_s: int) -> None:
+    """Tell of a node whose clock is off, now and then."""
     now, last = plane.clock(), plane.skews.get(node)
     if last is not None and now - last < SKEW_TOLD_EVERY:
         return

@@ -18,9 +18,12 @@ from dmcore.control.access import enrolment, signatures
 from dmcore.control.index import points
 from dmcore.control.plans import assigned
 from dmcore.control.queue import leases, offline, outcomes
-from dmcore.control.web.routes.access import REFUSALS, Appliance, Connector, Node, PlaneOf, Signed
+from dmcore.control.web.routes.access import REFUSALS, Appliance, Node, PlaneOf, Sender, Signed
+from dmcore.control.web.routes.signed import SignedRoute
+from dmcore.model.enums import Role
 
 router = APIRouter(prefix="/v1/nodes", tags=["for nodes"], responses=REFUSALS)
+often = APIRouter(prefix="/v1/nodes", tags=["for nodes"], responses=REFUSALS, route_class=SignedRoute)
 
 
 @router.post("/enroll")
@@ -40,27 +43,28 @@ def get_assigned_plans(plane: PlaneOf, node: Node) -> AssignedPlans:
         return assigned.assigned_plans(connection, plane.database.now(connection), node, node.sources)
 
 
-@router.post("/jobs/{job}/heartbeat")
-def heartbeat(plane: PlaneOf, node: Node, job: UUID, request: HeartbeatRequest) -> HeartbeatReply:
+@often.post("/jobs/{job}/heartbeat")
+def heartbeat(plane: PlaneOf, node: Sender, job: UUID, request: HeartbeatRequest) -> HeartbeatReply:
     """A node still has a job; the answer holds directives."""
     with plane.database.write() as connection:
         now = plane.database.now(connection)
-        return leases.heartbeat(connection, now, node.id, job, request, plane.settings.leases)
+        return leases.heartbeat(connection, now, node, job, request, plane.settings.leases)
 
 
-@router.post("/jobs/{job}/outcome", status_code=204)
-def outcome(plane: PlaneOf, node: Node, job: UUID, request: OutcomeRequest) -> None:
+@often.post("/jobs/{job}/outcome", status_code=204)
+def outcome(plane: PlaneOf, node: Sender, job: UUID, request: OutcomeRequest) -> None:
     """An attempt is over. Saying it again changes nothing."""
     with plane.database.write() as connection:
         now = plane.database.now(connection)
-        outcomes.finish(connection, now, node.id, job, request.incarnation, request.outcome)
+        outcomes.finish(connection, now, node, job, request.incarnation, request.outcome)
 
 
-@router.post("/points", status_code=204)
-def state_points(plane: PlaneOf, node: Connector, request: PointsReport) -> None:
+@often.post("/points", status_code=204)
+def state_points(plane: PlaneOf, node: Sender, request: PointsReport) -> None:
     """A connector states its points. Saying it again changes nothing."""
     with plane.database.write() as connection:
-        points.state_points(connection, plane.database.now(connection), node.id, request.points)
+        signatures.enrolled(connection, node, Role.CONNECTOR)
+        points.state_points(connection, plane.database.now(connection), node, request.points)
 
 
 @router.post("/offline", status_code=204)

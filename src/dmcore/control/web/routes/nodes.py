@@ -5,16 +5,16 @@ from fastapi import APIRouter
 from dmcore.api.nodes import NodesReply
 from dmcore.control.access import enrolment
 from dmcore.control.web.routes.access import REFUSALS, Admin, PlaneOf, Viewer
-from dmcore.control.web.routes.queries import NodePath
+from dmcore.control.web.routes.queries import Limit, NodePath, NodeQuery
 
 router = APIRouter(prefix="/v1/nodes", tags=["nodes"], responses=REFUSALS)
 
 
 @router.get("")
-def list_nodes(plane: PlaneOf, _: Viewer) -> NodesReply:
-    """All nodes, the revoked ones too."""
+def list_nodes(plane: PlaneOf, _: Viewer, limit: Limit = 500, after: NodeQuery = None) -> NodesReply:
+    """Nodes, the revoked ones too, by site and role; `after` is the last one of the page before."""
     with plane.database.read() as connection:
-        return enrolment.list_nodes(connection, plane.database.now(connection))
+        return enrolment.list_nodes(connection, plane.database.now(connection), limit=limit, after=after)
 
 
 @router.delete("/{node}", status_code=204)

@@ -11,15 +11,16 @@ from dmcore.control.plane import Plane
 from dmcore.control.plans import plan_views, plans
 from dmcore.control.queue import jobs
 from dmcore.control.web.routes.access import REFUSALS, Admin, PlaneOf, Viewer, Worker
+from dmcore.control.web.routes.queries import Limit
 
 router = APIRouter(prefix="/v1/plans", tags=["plans"], responses=REFUSALS)
 
 
 @router.get("")
-def list_plans(plane: PlaneOf, _: Viewer) -> PlansReply:
-    """All plans, with how their groups are doing."""
+def list_plans(plane: PlaneOf, _: Viewer, limit: Limit = 100, after: UUID | None = None) -> PlansReply:
+    """Plans, with how their groups are doing, by name; `after` is the last one of the page before."""
     with plane.database.read() as connection:
-        return plan_views.list_plans(connection, plane.database.now(connection))
+        return plan_views.list_plans(connection, plane.database.now(connection), limit=limit, after=after)
 
 
 @router.post("", status_code=201)
@@ -59,7 +60,7 @@ def run_plan(plane: PlaneOf, operator: Worker, plan: UUID, request: RunRequest) 
     with plane.database.write() as connection:
         now = plane.database.now(connection)
         key, made = plans.run(connection, now, plan, request, operator.actor)
-        reply = JobsReply(jobs=tuple(jobs.view(connection, now, job) for job in made), more=False)
+        reply = JobsReply(jobs=jobs.views(connection, now, made), more=False)
     plane.waiters.wake([key])
     return reply
 

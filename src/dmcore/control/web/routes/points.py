@@ -5,8 +5,8 @@ from uuid import UUID
 from fastapi import APIRouter
 
 from dmcore.api.jobs import JobView
-from dmcore.api.points import PointsReply, PointView, PreserveRequest, RecoverRequest
-from dmcore.control.index import points
+from dmcore.api.points import PointShown, PointsReply, PreserveRequest, RecoverRequest, VerifyRequest
+from dmcore.control.index import points, shown
 from dmcore.control.queue import work
 from dmcore.control.web.routes.access import REFUSALS, Admin, PlaneOf, Viewer, Worker
 from dmcore.control.web.routes.queries import Limit
@@ -26,16 +26,19 @@ def list_points(
 
 
 @router.get("/{point}")
-def get_point(plane: PlaneOf, _: Viewer, point: UUID) -> PointView:
-    """One point."""
+def get_point(plane: PlaneOf, _: Viewer, point: UUID) -> PointShown:
+    """One point, with the newest jobs about it."""
     with plane.database.read() as connection:
-        return points.get_point(connection, point)
+        return shown.get_point(connection, point)
 
 
 @router.post("/{point}/verify", status_code=202)
-def verify_point(plane: PlaneOf, operator: Worker, point: UUID) -> JobView:
-    """Have its connector read it whole. Needs operator."""
-    return work.ask_of_point(plane, operator, JobKind.VERIFY, point)
+def verify_point(
+    plane: PlaneOf, operator: Worker, point: UUID, request: VerifyRequest | None = None
+) -> JobView:  # fmt: skip
+    """Have its connector read it whole, or a sample of it. Needs operator."""
+    sample_percent = request.sample_percent if request else None
+    return work.ask_of_point(plane, operator, JobKind.VERIFY, point, sample_percent=sample_percent)
 
 
 @router.post("/{point}/recover", status_code=202)

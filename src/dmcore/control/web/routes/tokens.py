@@ -7,15 +7,16 @@ from fastapi import APIRouter
 from dmcore.api.operators import NewToken, TokenSpec, TokensReply
 from dmcore.control.access import operators
 from dmcore.control.web.routes.access import REFUSALS, Admin, PlaneOf
+from dmcore.control.web.routes.queries import Limit
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"], responses=REFUSALS)
 
 
 @router.get("")
-def list_tokens(plane: PlaneOf, _: Admin) -> TokensReply:
-    """All tokens, without their secrets. Needs admin."""
+def list_tokens(plane: PlaneOf, _: Admin, limit: Limit = 500, after: UUID | None = None) -> TokensReply:
+    """Tokens, without their secrets, oldest first; `after` is the last one of the page before. Needs admin."""
     with plane.database.read() as connection:
-        return operators.list_tokens(connection)
+        return operators.list_tokens(connection, limit=limit, after=after)
 
 
 @router.post("", status_code=201)
